@@ -1,0 +1,333 @@
+"""What to run, in which env, with which resources: frozen data, decided before anything is queued.
+
+`needs` is the one thing a user writes in a flow file. It holds data only: under any other task
+runner, or called directly, the function runs as written.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hpcburst.errors import RequestError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+ATTRIBUTE = "__hpcburst__"
+"""Where `needs` leaves its data on a function; Prefect copies it onto the Task around it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What one task asks for. `None` means: what the site gives by default.
+
+    Attributes:
+        env: Path of an environment file, or of an existing prefix; None is the driver's own Python.
+        cores: CPU cores the body uses.
+        memory_mb: Memory in MB (10^6 bytes) the body uses at most.
+        gpus: GPUs the body uses.
+        walltime_s: Seconds the body may run; it is stopped when they are over.
+        queue: Queue (partition) the job must go to.
+        folder: Folder that a relative `env` is looked up in first.
+    """
+
+    env: str | None = None
+    cores: int = 1
+    memory_mb: int | None = None
+    gpus: int = 0
+    walltime_s: float | None = None
+    queue: str | None = None
+    folder: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_count("cores", self.cores, at_least=1)
+        _check_count("gpus", self.gpus, at_least=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What one pilot is: the resources of its batch job.
+
+    Attributes:
+        cores: CPU cores.
+        memory_mb: Memory in MB (10^6 bytes).
+        gpus: GPUs.
+        walltime_s: Seconds the job may last.
+        queue: Queue (partition) it goes to; None is the site's default.
+    """
+
+    cores: int = 1
+    memory_mb: int = 2000
+    gpus: int = 0
+    walltime_s: float = 1800.0
+    queue: str | None = None
+
+    @classmethod
+    def of(cls, **fields: Any) -> Shape:
+        """A shape from what a user writes: `cores=4, memory="8GB", walltime="10m"`.
+
+        Raises:
+            RequestError: A field is unknown or cannot be read.
+        """
+        return cls(**_read_fields(fields, _SHAPE_FIELDS, what="a shape"))
+
+    def holds(self, needs: Needs) -> bool:
+        """Whether a task with these needs runs on a fresh pilot of this shape."""
+        return (
+            needs.cores <= self.cores
+            and (needs.memory_mb or 0) <= self.memory_mb
+            and needs.gpus <= self.gpus
+            and (needs.walltime_s or 0) <= self.walltime_s
+            and needs.queue in (None, self.queue)
+        )
+
+    def __str__(self) -> str:
+        gpus = f", {self.gpus} GPU" if self.gpus else ""
+        queue = f" on {self.queue}" if self.queue else ""
+        return f"{self.cores} core, {self.memory_mb} MB{gpus}, {self.walltime_s / 60:g} min{queue}"
+
+
+@dataclass(frozen=True, slots=True)
+class Env:
+    """The built env a task runs in.
+
+    Attributes:
+        key: Digest of what was asked; names the env in records and caches.
+        prefix: The conda prefix; its `bin/python` runs the body.
+        activation: What activating it changes in the process environment (None: unset).
+    """
+
+    key: str
+    prefix: str
+    activation: Mapping[str, str | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A function as data that another Python minor can rebuild.
+
+    Attributes:
+        name: Qualified name, for messages.
+        digest: sha256 of `blob` and the kind, in hex; equal bodies have equal digests.
+        blob: What the guest rebuilds the function from.
+    """
+
+    name: str
+    digest: str
+    blob: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PythonCall:
+    """A call of a function in the task's env.
+
+    Attributes:
+        body: The function.
+        payload: Arguments `(args, kwargs)`, pickled by `workers.guest.values.dumps`.
+        buffers: Their large buffers, out of band.
+    """
+
+    body: Body
+    payload: bytes
+    buffers: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A program to run on the pilot: data all the way, no shell reads it.
+
+    Attributes:
+        argv: Program and arguments.
+        cwd: Working directory.
+        environ: The whole process environment, except what the pilot adds.
+        log: File its output is appended to; None sends it home as lines.
+        server: Module of a warm server that runs such commands (`python -m MODULE` on the pilot),
+            or None to start a process.
+    """
+
+    argv: tuple[str, ...]
+    cwd: str
+    environ: Mapping[str, str]
+    log: str | None = None
+    server: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Burst:
+    """One task, ready to be queued.
+
+    Attributes:
+        name: What people see: the task run's name or the rule's.
+        work: What to run.
+        needs: What it asks for.
+        env: The env it runs in; None for commands that bring their own.
+        timeout_s: Seconds the work may run (the smaller of walltime and the engine's time-out).
+    """
+
+    name: str
+    work: PythonCall | Command
+    needs: Needs = Needs()
+    env: Env | None = None
+    timeout_s: float | None = None
+
+
+def needs(**fields: Any) -> Callable[[F], F]:
+    """State what a task needs: `@needs(env="envs/stats.yaml", cores=2, memory="4GB", walltime="5m")`.
+
+    Put it under `@task`. A relative `env` is looked up beside the file that defines the function,
+    then in the working directory.
+
+    Args:
+        **fields: `env`, `cores`, `memory` (a number of MB, or text like "4GB", "512MiB"),
+            `gpus`, `walltime` (seconds, or text like "90s", "5m", "1h30m", "01:30:00"), `queue`.
+
+    Returns:
+        A decorator that leaves the function as it is and the data on it.
+
+    Raises:
+        RequestError: A field is unknown or its value cannot be read.
+    """
+    read = read_needs(fields)
+
+    def mark(fn: F) -> F:
+        target = getattr(fn, "fn", fn)  # a Prefect Task carries its function as `.fn`
+        code = getattr(target, "__code__", None)
+        folder = str(Path(code.co_filename).absolute().parent) if code else None
+        stated = replace(read, folder=folder)
+        setattr(target, ATTRIBUTE, stated)
+        if target is not fn:
+            setattr(fn, ATTRIBUTE, stated)
+        return fn
+
+    return mark
+
+
+def read_needs(fields: Mapping[str, Any]) -> Needs:
+    """Needs from the fields a user writes.
+
+    Raises:
+        RequestError: A field is unknown or its value cannot be read.
+    """
+    return Needs(**_read_fields(fields, _NEEDS_FIELDS, what="@needs"))
+
+
+def needs_of(fn: Any) -> Needs:
+    """What a function or task states that it needs; the defaults when it states nothing."""
+    stated = getattr(fn, ATTRIBUTE, None) or getattr(getattr(fn, "fn", None), ATTRIBUTE, None)
+    return stated if isinstance(stated, Needs) else Needs()
+
+
+_UNITS_MB = {
+    "": 1.0, "B": 1e-6,
+    "K": 1e-3, "KB": 1e-3, "M": 1.0, "MB": 1.0, "G": 1e3, "GB": 1e3, "T": 1e6, "TB": 1e6,
+    "KIB": 2**10 / 1e6, "MIB": 2**20 / 1e6, "GIB": 2**30 / 1e6, "TIB": 2**40 / 1e6,
+}  # fmt: skip
+_UNITS_S = {"d": 86400, "h": 3600, "m": 60, "min": 60, "s": 1, "": 1}
+
+
+def read_memory_mb(value: float | str) -> int:
+    """Memory in MB (10^6 bytes), rounded up, from a number of MB or text with a unit.
+
+    >>> read_memory_mb("4GB"), read_memory_mb("512 MiB"), read_memory_mb(1500)
+    (4000, 537, 1500)
+
+    Raises:
+        RequestError: It is not a positive amount of memory.
+    """
+    match = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,9})?)\s*([A-Za-z]{0,3})\s*", str(value))
+    unit = _UNITS_MB.get(match[2].upper()) if match else None
+    if match is None or unit is None or float(match[1]) <= 0:
+        raise RequestError(
+            f"Memory {str(value)[:80]!r} was asked for",
+            "it is not a positive amount of memory",
+            'write a number of MB, or text like "4GB" or "512MiB"',
+        )
+    return math.ceil(float(match[1]) * unit - 1e-9) or 1
+
+
+def read_walltime_s(value: float | str) -> float:
+    """Seconds from a number of seconds or text: "90s", "5m", "1h30m", "01:30:00", "2-12:00:00".
+
+    >>> read_walltime_s("1h30m"), read_walltime_s("00:05:00"), read_walltime_s(90)
+    (5400.0, 300.0, 90.0)
+
+    Raises:
+        RequestError: It is not a positive length of time.
+    """
+    seconds = _clock_s(str(value)) or _units_s(str(value))
+    if seconds <= 0:
+        raise RequestError(
+            f"Walltime {str(value)[:80]!r} was asked for",
+            "it is not a positive length of time",
+            'write seconds, or text like "90s", "5m", "1h30m" or "01:30:00"',
+        )
+    return float(seconds)
+
+
+def _clock_s(text: str) -> float:
+    match = re.fullmatch(r"\s*(?:(\d{1,5})-)?(\d{1,6}):(\d\d)(?::(\d\d))?\s*", text)
+    if match is None:
+        return 0
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+def _units_s(text: str) -> float:
+    text = text.strip().lower()
+    if not re.fullmatch(r"(?:\d{1,12}(?:\.\d{1,9})?\s*(?:d|h|min|m|s)?\s*){1,4}", text):
+        return 0
+    parts = re.findall(r"(\d{1,12}(?:\.\d{1,9})?)\s*(d|h|min|m|s|)", text)
+    bare = [unit for _, unit in parts if not unit]
+    if bare and len(parts) > 1:
+        return 0
+    return sum(float(number) * _UNITS_S[unit] for number, unit in parts)
+
+
+def _as_is(value: Any) -> Any:
+    return value
+
+
+def _read_text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+_NEEDS_FIELDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "env": ("env", _read_text),
+    "cores": ("cores", _as_is),
+    "memory": ("memory_mb", read_memory_mb),
+    "gpus": ("gpus", _as_is),
+    "walltime": ("walltime_s", read_walltime_s),
+    "queue": ("queue", _read_text),
+}
+_SHAPE_FIELDS = {name: row for name, row in _NEEDS_FIELDS.items() if name != "env"}
+
+
+def _read_fields(
+    fields: Mapping[str, Any],
+    known: Mapping[str, tuple[str, Callable[[Any], Any]]],
+    *,
+    what: str,
+) -> dict[str, Any]:
+    unknown = sorted(set(fields) - set(known))
+    if unknown:
+        raise RequestError(
+            f"{what} was given {', '.join(map(repr, unknown))}",
+            "there is no such field",
+            f"the fields are {', '.join(known)}",
+        )
+    return {
+        known[name][0]: known[name][1](value) for name, value in fields.items() if value is not None
+    }
+
+
+def _check_count(name: str, value: object, *, at_least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
+        raise RequestError(
+            f"{name}={value!r} was asked for",
+            f"{name} is a whole number of at least {at_least}",
+            f"write for instance {name}={max(at_least, 2)}",
+        )
