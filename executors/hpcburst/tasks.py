@@ -170,7 +170,7 @@ class Burst:
 
     name: str
     work: PythonCall | Command
-    needs: Needs = Needs()
+    needs: Needs = field(default_factory=Needs)
     env: Env | None = None
     timeout_s: float | None = None
 
