@@ -21,6 +21,11 @@ ATTRIBUTE = "__hpcburst__"
 """Where `needs` leaves its data on a function; Prefect copies it onto the Task around it."""
 
 
+START_S = 30.0
+"""Seconds of a job's walltime that pass before its pilot takes a task: a job for a task of five
+minutes asks for five and a half."""
+
+
 @dataclass(frozen=True, slots=True)
 class Needs:
     """What one task asks for. `None` means: what the site gives by default.
@@ -81,7 +86,7 @@ class Shape:
             needs.cores <= self.cores
             and (needs.memory_mb or 0) <= self.memory_mb
             and needs.gpus <= self.gpus
-            and (needs.walltime_s or 0) <= self.walltime_s
+            and (needs.walltime_s or 0) + (START_S if needs.walltime_s else 0) <= self.walltime_s
             and needs.queue in (None, self.queue)
         )
 
@@ -166,6 +171,8 @@ class Burst:
         needs: What it asks for.
         env: The env it runs in; None for commands that bring their own.
         timeout_s: Seconds the work may run (the smaller of walltime and the engine's time-out).
+        cwd: Folder a Python body runs in; None is the pilot's own.
+        paths: Folders a Python body may import from, after its env's own.
     """
 
     name: str
@@ -173,6 +180,8 @@ class Burst:
     needs: Needs = field(default_factory=Needs)
     env: Env | None = None
     timeout_s: float | None = None
+    cwd: str | None = None
+    paths: tuple[str, ...] = ()
 
 
 def needs(**fields: Any) -> Callable[[F], F]:

@@ -1,0 +1,254 @@
+"""Where a function or class is defined: its exact text, and the names that text loads.
+
+Text is remembered per file, because files are edited while a run goes on: the text that fits the
+function's byte code counts, not the newest.
+"""
+
+from __future__ import annotations
+
+import ast
+import dis
+import linecache
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import CodeType, FunctionType
+from typing import Any
+
+from hpcburst.workers.guest import syntax
+
+_LOADS = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL", "LOAD_FROM_DICT_OR_GLOBALS"})
+
+
+class NoSourceError(Exception):
+    """The text of a definition cannot be had; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """The text of one definition.
+
+    Attributes:
+        kind: "function", "class" or "expression", as `guest.syntax.parse` takes it.
+        text: Full lines of a function or class without decorators; the bare text of an expression.
+        file: The file it is in.
+        line: Line of its first character, from 1.
+        column: Column of it, from 0.
+        decorators: Text of its decorators, outermost first.
+    """
+
+    kind: str
+    text: str
+    file: str
+    line: int
+    column: int
+    decorators: tuple[str, ...] = ()
+
+    def names(self, free: tuple[str, ...]) -> list[str]:
+        """Global names it loads, nested functions included, sorted; `free` come from its closure."""
+        node = syntax.parse(self.kind, self.text, self.line, self.column)
+        if self.kind == "class" and not free:
+            tree = syntax.plain(node)
+        else:
+            tree = syntax.wrapped(node, free)
+        code = compile(tree, self.file, "exec", syntax.LAZY_ANNOTATIONS, dont_inherit=True)
+        return sorted(_loaded(code))
+
+
+def definition_of(thing: FunctionType | type) -> Definition:
+    """The definition of a function, lambda or class, or the assignment that made a class.
+
+    Raises:
+        NoSourceError: It has no text, or the text is not where it was.
+    """
+    return _class_definition(thing) if isinstance(thing, type) else _function_definition(thing)
+
+
+def names_in(expression: str) -> list[str]:
+    """Names that an expression loads, sorted."""
+    return sorted(_loaded(compile(expression.strip(), "<decorator>", "eval")))
+
+
+def _loaded(code: CodeType) -> set[str]:
+    names = {step.argval for step in dis.get_instructions(code) if step.opname in _LOADS}
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            names |= _loaded(constant)
+    return names
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Source:
+    """One file as it was when it was read."""
+
+    file: str
+    lines: list[str]
+    tree: ast.Module
+    codes: set[tuple[str, int, bytes]] = field(default_factory=set)
+
+    def fits(self, code: CodeType) -> bool:
+        """Whether this text compiles to exactly that function."""
+        if not self.codes:
+            module = compile("".join(self.lines), self.file, "exec", dont_inherit=True)
+            self.codes = {(c.co_name, c.co_firstlineno, c.co_code) for c in _all_codes(module)}
+        return (code.co_name, code.co_firstlineno, code.co_code) in self.codes
+
+    def definition(self, node: Any, kind: str) -> Definition:
+        """The definition at a node."""
+        decorators = tuple(self._segment(each) for each in getattr(node, "decorator_list", ()))
+        if kind == "expression":
+            text = self._segment(node)
+        else:
+            text = "".join(self.lines[node.lineno - 1 : node.end_lineno])
+        return Definition(kind, text, self.file, node.lineno, node.col_offset, decorators)
+
+    def _segment(self, node: Any) -> str:
+        return ast.get_source_segment("".join(self.lines), node) or ast.unparse(node)
+
+
+_sources: dict[str, _Source] = {}
+
+
+def _source(file: str, *, fresh: bool = False) -> _Source:
+    """The text of a file: as first read, or as it is now."""
+    known = _sources.get(file)
+    if known is not None and not fresh:
+        return known
+    linecache.checkcache(file)
+    lines = linecache.getlines(file)
+    if not lines:
+        raise NoSourceError("it was defined at a prompt or by exec, so its text cannot be had")
+    if known is not None and known.lines == lines:
+        return known
+    try:
+        tree = ast.parse("".join(lines))
+    except SyntaxError as error:
+        raise NoSourceError(f"{file} is not Python any more (line {error.lineno})") from error
+    _sources[file] = source = _Source(_shown(file), list(lines), tree)
+    return source
+
+
+def _shown(file: str) -> str:
+    return str(Path(file).absolute()) if Path(file).exists() else file
+
+
+def _all_codes(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _all_codes(constant)
+
+
+# --- functions -----------------------------------------------------------------------------------
+
+
+def _function_definition(function: FunctionType) -> Definition:
+    code = function.__code__
+    source = _source(code.co_filename)
+    if not source.fits(code):
+        fresh = _source(code.co_filename, fresh=True)
+        source = fresh if fresh.fits(code) or not _nodes(source, code) else source
+    nodes = _nodes(source, code)
+    if len(nodes) > 1:
+        nodes = _by_column(nodes, code)
+    if len(nodes) != 1:
+        where = f"{source.file}, line {code.co_firstlineno}"
+        raise NoSourceError(f"its text is not at {where}; was the file edited since it was loaded?")
+    kind = "expression" if isinstance(nodes[0], ast.Lambda) else "function"
+    return source.definition(nodes[0], kind)
+
+
+def _nodes(source: _Source, code: CodeType) -> list[Any]:
+    """Functions that begin at the code's line, with its name and arguments."""
+    return [
+        node
+        for node in ast.walk(source.tree)
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        and getattr(node, "name", "<lambda>") == code.co_name
+        and _first_line(node) == code.co_firstlineno
+        and _argument_count(node) == code.co_argcount + code.co_kwonlyargcount
+    ]
+
+
+def _first_line(node: Any) -> int:
+    decorators = getattr(node, "decorator_list", ())
+    return min([int(node.lineno), *(int(each.lineno) for each in decorators)])
+
+
+def _argument_count(node: Any) -> int:
+    arguments = node.args
+    return len(arguments.posonlyargs) + len(arguments.args) + len(arguments.kwonlyargs)
+
+
+def _by_column(nodes: list[Any], code: CodeType) -> list[Any]:
+    """The narrowest node that holds all of the code's positions: lambdas may share a line."""
+    places = [place for place in code.co_positions() if None not in place and place[2:] != (0, 0)]
+    starts = min((line, column) for line, _, column, _ in places)  # type: ignore[type-var]
+    ends = max((line, column) for _, line, _, column in places)  # type: ignore[type-var]
+    holding = [
+        node
+        for node in nodes
+        if (node.body.lineno, node.body.col_offset) <= starts
+        and ends <= (node.body.end_lineno, node.body.end_col_offset)
+    ]
+    return sorted(holding, key=lambda node: (node.lineno, node.col_offset))[-1:]
+
+
+# --- classes -------------------------------------------------------------------------------------
+
+
+def _class_definition(kind: type) -> Definition:
+    source = _source(_class_file(kind))
+    for attempt in (source, _source(_class_file(kind), fresh=True)):
+        nodes = _class_nodes(attempt, kind)
+        if nodes:
+            node = nodes[-1]
+            which = "class" if isinstance(node, ast.ClassDef) else "expression"
+            return attempt.definition(node, which)
+    raise NoSourceError(f"there is no class of that name in {source.file}")
+
+
+def _class_file(kind: type) -> str:
+    module = sys.modules.get(kind.__module__)
+    file = getattr(module, "__file__", None)
+    if file:
+        return str(file)
+    for member in vars(kind).values():  # a notebook's cells are files of their own
+        code = getattr(getattr(member, "__func__", member), "__code__", None)
+        if code is not None and not code.co_filename.startswith("<string"):
+            return str(code.co_filename)
+    raise NoSourceError("it was defined at a prompt or by exec, so its text cannot be had")
+
+
+def _class_nodes(source: _Source, kind: type) -> list[Any]:
+    """Definitions under the class's qualified name; what such a name was assigned, if there are none."""
+    named = list(_qualified(source.tree, ""))
+    lines = {code.co_firstlineno for code in _codes_of(kind, source.file)}
+    nodes = [node for name, node in named if name == kind.__qualname__]
+    defined = [node for node in nodes if isinstance(node, ast.ClassDef)]
+    holding = [n for n in defined if any(n.lineno <= i <= (n.end_lineno or 0) for i in lines)]
+    return holding or defined or nodes
+
+
+def _codes_of(kind: type, file: str) -> list[CodeType]:
+    members = [getattr(member, "__func__", member) for member in vars(kind).values()]
+    codes = [member.__code__ for member in members if isinstance(member, FunctionType)]
+    return [code for code in codes if _shown(code.co_filename) == file]
+
+
+def _qualified(parent: ast.AST, prefix: str) -> Iterator[tuple[str, ast.AST]]:
+    """Classes and assigned values with their qualified names."""
+    for node in ast.iter_child_nodes(parent):
+        if isinstance(node, ast.ClassDef):
+            yield prefix + node.name, node
+            yield from _qualified(node, f"{prefix}{node.name}.")
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield from _qualified(node, f"{prefix}{node.name}.<locals>.")
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            yield prefix + node.targets[0].id, node.value
+        elif isinstance(node, ast.stmt):
+            yield from _qualified(node, prefix)

@@ -1,0 +1,1 @@
+"""The `hpcburst` command. Verbs of front ends and recipes come by entry points (`hpcburst.commands`)."""

@@ -1,0 +1,142 @@
+"""Private places on shared file systems: made 0700, checked before use, swept when their owner died."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import socket
+import stat
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpcburst.errors import SiteError
+
+OWNER_FILE = "driver.json"
+
+
+def private_folder(path: Path) -> Path:
+    """Make a folder only we can enter, or check that an existing one is.
+
+    Raises:
+        SiteError: The name is taken by something that is not a folder of ours closed to others.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        path.mkdir(mode=0o700)
+        path.chmod(0o700)  # an odd umask must not lock us out of our own folder
+    except FileExistsError:
+        pass
+    info = path.lstat()
+    if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid() or info.st_mode & 0o022:
+        raise SiteError(
+            f"A private folder is needed at {path}",
+            f"the name is taken by something with mode {stat.filemode(info.st_mode)} and owner "
+            f"{info.st_uid}, which others could use against you",
+            "remove it, or set hpcburst.shared-root to a folder of your own",
+        )
+    if info.st_mode & 0o077:
+        path.chmod(0o700)
+    return path
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Write a file 0600, aside first and then moved, so that no reader sees half of it."""
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(handle, "wb") as file:
+        file.write(data)
+    aside.replace(path)
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """The folder of one run: `secret/` lives as long as the run, `logs/` and records stay.
+
+    Attributes:
+        path: The folder itself, 0700.
+    """
+
+    path: Path
+
+    @property
+    def secret(self) -> Path:
+        """Credentials, job scripts and the local queue's spool; gone when the run ends."""
+        return self.path / "secret"
+
+    @property
+    def logs(self) -> Path:
+        """Logs of the pilots' jobs."""
+        return self.path / "logs"
+
+    @classmethod
+    def make(cls, shared_root: Path) -> RunFolder:
+        """A fresh run folder under the shared root, marked as this process's."""
+        runs = private_folder(private_folder(shared_root) / "runs")
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        run = cls(private_folder(runs / f"{stamp}-{secrets.token_hex(3)}"))
+        private_folder(run.secret)
+        private_folder(run.logs)
+        write_private(run.path / OWNER_FILE, json.dumps(_this_process()).encode())
+        return run
+
+    def close(self) -> None:
+        """Remove what must not outlive the run. Idempotent."""
+        shutil.rmtree(self.secret, ignore_errors=True)
+
+
+def sweep_runs(shared_root: Path, keep_days: float) -> int:
+    """Remove the secrets of runs whose driver died, and runs older than `keep_days`.
+
+    Returns:
+        How many folders were touched.
+    """
+    touched = 0
+    for folder in sorted((shared_root / "runs").glob("*-*-*")):
+        old = time.time() - _modified_at(folder) > keep_days * 86400
+        if not _owner_is_dead(folder):
+            continue
+        if old:
+            shutil.rmtree(folder, ignore_errors=True)
+            touched += 1
+        elif (folder / "secret").exists():
+            RunFolder(folder).close()
+            touched += 1
+    return touched
+
+
+def process_started_at(pid: int) -> str:
+    """Start time of a process in clock ticks since boot; "" if there is no such process.
+
+    Together with the pid it names a process for good: pids come back, start times do not.
+    """
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    state, *fields = text.rsplit(")", 1)[1].split()
+    return "" if state == "Z" else fields[18]
+
+
+def _this_process() -> dict[str, str | int]:
+    pid = os.getpid()
+    return {"host": socket.gethostname(), "pid": pid, "started": process_started_at(pid)}
+
+
+def _owner_is_dead(folder: Path) -> bool:
+    try:
+        owner = json.loads((folder / OWNER_FILE).read_text())
+        if owner["host"] != socket.gethostname():
+            return time.time() - _modified_at(folder) > 7 * 86400  # cannot look; no run is so long
+        return process_started_at(int(owner["pid"])) != owner["started"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return time.time() - _modified_at(folder) > 60  # not written yet, or not ours to read
+
+
+def _modified_at(folder: Path) -> float:
+    try:
+        return folder.stat().st_mtime
+    except OSError:
+        return time.time()

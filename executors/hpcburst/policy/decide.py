@@ -1,0 +1,100 @@
+"""Grant or refuse, before anything is queued. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from hpcburst.errors import RequestError
+from hpcburst.policy.model import Queue, Site
+from hpcburst.tasks import START_S, Needs, Shape
+
+
+def grant(needs: Needs, site: Site, shapes: Sequence[Shape] = ()) -> Shape:
+    """The shape of pilot that a task with these needs will run on.
+
+    The smallest of `shapes` (or the site's default shape) that holds the task; when none does, the
+    default shape grown to what the task asks, if a queue allows it.
+
+    Args:
+        needs: What the task asks for.
+        site: What the site allows.
+        shapes: Shapes the user configured; when given, each task must fit one of them.
+
+    Raises:
+        RequestError: No queue, or none of the configured shapes, can hold the task.
+    """
+    choices = [shape for shape in shapes or (site.default_shape,) if shape.holds(needs)]
+    if choices:
+        return min(choices, key=_size)
+    if shapes:
+        raise RequestError(
+            f"A task asks for {_words(needs)}",
+            f"none of the shapes holds it ({'; '.join(map(str, shapes))})",
+            "add a shape that does, or ask for less",
+        )
+    return _grown(needs, site)
+
+
+def fits(shape: Shape, queue: Queue) -> bool:
+    """Whether the queue takes a job of this shape at all."""
+    return not _excess(shape, queue)
+
+
+def _grown(needs: Needs, site: Site) -> Shape:
+    base = site.default_shape
+    shape = replace(
+        base,
+        cores=max(base.cores, needs.cores),
+        memory_mb=max(base.memory_mb, needs.memory_mb or 0),
+        gpus=max(base.gpus, needs.gpus),
+        walltime_s=max(base.walltime_s, needs.walltime_s + START_S if needs.walltime_s else 0),
+        queue=needs.queue or base.queue,
+    )
+    wanted = [queue for queue in site.queues if shape.queue in (None, queue.name)]
+    if not wanted:
+        raise RequestError(
+            f"Queue {shape.queue!r} was asked for",
+            "this site has no such queue",
+            f"the queues are {', '.join(queue.name for queue in site.queues)}",
+        )
+    for queue in wanted:
+        if fits(shape, queue):
+            return shape if shape.queue or queue is site.queues[0] else replace(shape, queue=queue.name)
+    best = min(wanted, key=lambda queue: len(_excess(shape, queue)))
+    raise RequestError(
+        f"A task asks for {_words(needs)}",
+        f"that is more than any queue has: {'; '.join(_excess(shape, best))}",
+        "ask for less, or split the task",
+    )
+
+
+def _excess(shape: Shape, queue: Queue) -> list[str]:
+    rows = (
+        ("cores", shape.cores, queue.max_cores),
+        ("MB of memory", shape.memory_mb, queue.max_memory_mb),
+        ("GPUs", shape.gpus, queue.max_gpus),
+        ("s of walltime", shape.walltime_s, queue.max_walltime_s),
+    )
+    return [
+        f"queue {queue.name!r} gives at most {limit:g} {what}"
+        for what, asked, limit in rows
+        if asked > limit
+    ]
+
+
+def _size(shape: Shape) -> tuple[float, ...]:
+    return (shape.gpus, shape.cores, shape.memory_mb, shape.walltime_s)
+
+
+def _words(needs: Needs) -> str:
+    words = [f"{needs.cores} cores" if needs.cores > 1 else "1 core"]
+    if needs.memory_mb:
+        words.append(f"{needs.memory_mb} MB of memory")
+    if needs.gpus:
+        words.append(f"{needs.gpus} GPUs")
+    if needs.walltime_s:
+        words.append(f"{needs.walltime_s:g} s of walltime")
+    if needs.queue:
+        words.append(f"queue {needs.queue!r}")
+    return ", ".join(words)

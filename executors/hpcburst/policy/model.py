@@ -1,0 +1,104 @@
+"""What a site is: its scheduler, queues, limits and places. Frozen data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hpcburst.tasks import Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """One queue (partition) and the most that one job in it may ask for.
+
+    Attributes:
+        name: Its name for the batch system.
+        max_cores: CPU cores of one job.
+        max_memory_mb: Memory of one job in MB (10^6 bytes).
+        max_gpus: GPUs of one job.
+        max_walltime_s: Seconds one job may last.
+        total_cores: Cores that all our jobs in it may hold together; None is no such limit.
+        total_memory_mb: Memory that all our jobs may hold together; None is no such limit.
+    """
+
+    name: str
+    max_cores: int
+    max_memory_mb: int
+    max_gpus: int = 0
+    max_walltime_s: float = 86400.0
+    total_cores: int | None = None
+    total_memory_mb: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much we take, and how long we hold it.
+
+    Attributes:
+        max_jobs: Jobs at once, pending and running.
+        max_pending: Jobs that may wait in the queue at once: a small backlog is a polite one.
+        idle_s: Seconds a pilot may idle before its job ends.
+        pending_min_age_s: Seconds a waiting job is kept though nothing needs it any more; a new
+            task may come, and a place in the queue is worth something.
+        status_interval_s: Seconds between two looks at the jobs' states (one call for all jobs).
+        connect_s: Seconds a running job may take until its pilot says hello.
+        max_sends: How often a task is handed to a pilot when pilots are lost under it.
+        max_failed_starts: Jobs in a row that may fail to start before the pool gives up.
+    """
+
+    max_jobs: int = 10
+    max_pending: int = 10
+    idle_s: float = 10.0
+    pending_min_age_s: float = 30.0
+    status_interval_s: float = 60.0
+    connect_s: float = 120.0
+    max_sends: int = 3
+    max_failed_starts: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Where files go.
+
+    Attributes:
+        shared_root: Folder every node sees; envs, locks, run records.
+        node_root: Folder on the node's own disk; pilots' scratch.
+    """
+
+    shared_root: Path
+    node_root: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Everything policy knows about this machine.
+
+    Attributes:
+        scheduler: Name of the batch system ("local" is the embedded queue on this machine).
+        queues: Its queues; the first is the default.
+        default_shape: What a pilot is when nobody asks for more.
+        limits: How much we take.
+        paths: Where files go.
+        host: Address or name the driver listens on for its pilots.
+        env_channels: Channels for specs that name none.
+        channel_mirror: Channel name to the URL to ask instead.
+        keep_runs_days: Days a run's record and logs are kept.
+    """
+
+    scheduler: str
+    queues: tuple[Queue, ...]
+    default_shape: Shape
+    limits: Limits
+    paths: Paths
+    host: str = "127.0.0.1"
+    env_channels: tuple[str, ...] = ("conda-forge",)
+    channel_mirror: Mapping[str, str] = field(default_factory=dict)
+    keep_runs_days: float = 10.0
+
+    def queue(self, name: str | None) -> Queue | None:
+        """The queue of that name, the default queue for None, or None if there is none."""
+        if name is None:
+            return self.queues[0]
+        return next((queue for queue in self.queues if queue.name == name), None)

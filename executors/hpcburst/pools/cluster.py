@@ -1,0 +1,432 @@
+"""`BurstCluster`: one Dask scheduler, pilots of several shapes, there with demand and gone when idle.
+
+A Dask cluster like any other for who holds it (`Client(cluster)`, collections, `adapt`); beside that
+it runs tasks with an env of their own (`launch`). dask-jobqueue writes and submits the jobs, and this
+module is the only door to it; how many jobs, of which shape and for how long is ours (`planner`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from dask_jobqueue.core import Job
+from distributed import Scheduler
+from distributed.core import Status, rpc
+from distributed.deploy.cluster import Cluster
+from distributed.diagnostics.plugin import SchedulerPlugin
+
+from hpcburst.comms.credentials import Credentials
+from hpcburst.comms.staging import RunFolder, private_folder, sweep_runs, write_private
+from hpcburst.envs.store import EnvStore, resolve_env
+from hpcburst.errors import RequestError, SubmitError
+from hpcburst.jobs import probe
+from hpcburst.jobs.dialect import Dialect, JobState
+from hpcburst.jobs.local import LocalDialect
+from hpcburst.policy.decide import grant
+from hpcburst.policy.load import load_site
+from hpcburst.policy.model import Site
+from hpcburst.pools.keeper import Keeper
+from hpcburst.pools.line import Line
+from hpcburst.pools.pilots import Pilot
+from hpcburst.pools.planner import Phase
+from hpcburst.pools.record import RunRecord
+from hpcburst.pools.tickets import Ticket, ignore_lines
+from hpcburst.results import Line as OutputLine
+from hpcburst.results import Outcome
+from hpcburst.tasks import Burst, Env, Needs, Shape
+
+logger = logging.getLogger("hpcburst")
+
+DEATH_TIMEOUT_S = 30
+"""A pilot that does not find its driver leaves after this long: a dead driver's queued jobs cost
+the site half a minute each, no more."""
+
+CLOSE_TIMEOUT_S = 20.0
+
+
+class PilotJob(Job):  # type: ignore[misc]  # dask-jobqueue is untyped
+    """A batch job with one pilot in it, in whatever dialect the site speaks.
+
+    Args:
+        scheduler: Address of the Dask scheduler.
+        name: The pilot's name.
+        shape: Its shape.
+        dialect: How the batch system is spoken to.
+        run: Folder of the run: credentials, scripts and logs.
+        worker_extra_args: More arguments for the pilot.
+    """
+
+    config_name = "local"
+
+    def __init__(
+        self,
+        scheduler: str,
+        name: str,
+        *,
+        shape: Shape,
+        dialect: Dialect,
+        run: RunFolder,
+        worker_extra_args: Sequence[str],
+        local_directory: str,
+    ) -> None:
+        super().__init__(
+            scheduler=scheduler,
+            name=name,
+            cores=shape.cores,
+            memory=f"{shape.memory_mb}MB",
+            processes=1,
+            nanny=False,
+            python=shlex.quote(sys.executable),
+            shebang="#!/bin/sh",
+            worker_command="hpcburst.workers.pilot",
+            worker_extra_args=[shlex.quote(argument) for argument in worker_extra_args],
+            death_timeout=DEATH_TIMEOUT_S,
+            local_directory=shlex.quote(local_directory),
+            job_name="hpcburst",
+            job_script_prologue=["exec \\"],
+        )
+        self._run = run
+        self._argv = dialect.submit_argv()
+        self.job_header = "\n".join(dialect.header(shape, str(run.logs / "%j.log")))
+
+    @contextmanager
+    def job_file(self) -> Any:
+        """The script lies in the run's private folder for as long as it takes to submit it."""
+        script = self._run.secret / f"{self.name}.sh"
+        write_private(script, self.job_script().encode())
+        try:
+            yield str(script)
+        finally:
+            script.unlink(missing_ok=True)
+
+    async def _submit_job(self, script_filename: str) -> Any:
+        return await self._call([*self._argv, script_filename])
+
+
+class BurstCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
+    """Pilots on the site's batch system, as many as there is work for.
+
+    Args:
+        shapes: Shapes of pilot to use, when the site's default grown to each task's needs will not
+            do: `Shape` or a mapping like `{"cores": 4, "memory": "8GB", "walltime": "10m"}`.
+        max_jobs: Jobs at once; None is the site's limit, which is never exceeded.
+        site: The site, or overrides of the `hpcburst` config section; None is the config.
+        **cluster_kwargs: `name`, `asynchronous`, `loop`, `quiet` of `distributed.deploy.Cluster`.
+
+    Raises:
+        RequestError: A shape cannot be read, or no queue holds it.
+        SiteError: The config cannot be read, or the shared root is not private.
+
+    Examples:
+        >>> with BurstCluster(max_jobs=2) as cluster:          # doctest: +SKIP
+        ...     Client(cluster).submit(sum, [1, 2]).result()
+        3
+    """
+
+    def __init__(
+        self,
+        *,
+        shapes: Sequence[Shape | Mapping[str, Any]] = (),
+        max_jobs: int | None = None,
+        site: Site | Mapping[str, Any] | None = None,
+        **cluster_kwargs: Any,
+    ) -> None:
+        self.status = Status.created
+        self.site = _limited(site if isinstance(site, Site) else load_site(site), max_jobs)
+        self.shapes = tuple(_read_shape(shape) for shape in shapes)
+        self.record = RunRecord()
+        self._envs = EnvStore(
+            self.site.paths.shared_root / "envs",
+            channels=self.site.env_channels,
+            mirror=self.site.channel_mirror,
+        )
+        self._run: RunFolder | None = None
+        self._bounds: tuple[int, int | None] = (0, None)
+        cluster_kwargs.setdefault("quiet", True)
+        super().__init__(**cluster_kwargs)
+        if not self.called_from_running_loop:
+            self._loop_runner.start()
+            self.sync(self._start)
+
+    # -- tasks with an env of their own ------------------------------------------------------
+
+    def launch(
+        self,
+        burst: Burst,
+        on_lines: Callable[[Sequence[OutputLine]], None] = ignore_lines,
+    ) -> Future[Outcome]:
+        """Queue a task; callable from any thread.
+
+        Args:
+            burst: The task.
+            on_lines: Gets its output as it comes, in the cluster's thread: be quick.
+
+        Returns:
+            A future of its Outcome. Cancelling it withdraws the task, or stops it on its pilot. It
+            holds a BurstError when the task could not be run (SubmitError, PilotLost, Cancelled).
+
+        Raises:
+            RequestError: No queue can hold what the task needs; nothing was queued.
+        """
+        shape = grant(burst.needs, self.site, self.shapes)
+        ticket = Ticket(burst, shape, on_lines)
+        ticket.future.add_done_callback(lambda future: self._given_up(ticket, future))
+        self.loop.asyncio_loop.call_soon_threadsafe(self._keeper.enqueue, ticket)
+        return ticket.future
+
+    def env_for(self, needs: Needs) -> Env | None:
+        """The built env that a task with these needs runs in; builds it when it is not there yet.
+
+        Callable from any thread; blocks while the env is built.
+
+        Returns:
+            The env, or None when the task runs in the driver's own Python.
+
+        Raises:
+            EnvError: The env cannot be found, read, solved or built.
+        """
+        if needs.env is None:
+            return None
+        return self._envs.ensure(resolve_env(needs.env, _folders(needs)))
+
+    def why(self) -> list[str]:
+        """In words, what every shape of pilot has and why it has not more."""
+        return self._keeper.why()
+
+    @property
+    def run_folder(self) -> Path:
+        """Folder of the run: logs while it runs, `report.txt` and `report.json` when it has ended."""
+        if self._run is None:
+            raise RuntimeError("the cluster has not started")
+        return self._run.path
+
+    # -- a Dask cluster like any other -------------------------------------------------------
+
+    def scale(self, n: int = 0, jobs: int | None = None) -> None:
+        """Hold `n` pilots of the default shape, whatever the demand (it still adds to them)."""
+        self.loop.add_callback(self._hold, jobs if jobs is not None else n)
+
+    def scale_to_zero(self) -> None:
+        """Hold none: pilots leave as soon as they idle."""
+        self.scale(0)
+
+    def adapt(self, minimum: int = 0, maximum: int | None = None, **_: Any) -> BurstCluster:
+        """Follow demand between two bounds. (A BurstCluster always follows demand.)"""
+        if maximum is not None:
+            self.site = _limited(self.site, maximum)
+            self._keeper.site = self.site
+        self.scale(minimum)
+        return self
+
+    def job_script(self, shape: Shape | None = None) -> str:
+        """The script that a job of this shape (default: the site's) would run."""
+        return str(self._job("pilot", shape or self._default_shape).job_script())
+
+    @property
+    def plan(self) -> set[str]:
+        """Names of all pilots asked for."""
+        return {pilot.name for pilot in self._keeper.pilots}
+
+    @property
+    def requested(self) -> set[str]:
+        """Names of all pilots whose job was submitted."""
+        return {pilot.name for pilot in self._keeper.pilots if pilot.phase is not Phase.ASKED}
+
+    @property
+    def observed(self) -> set[str]:
+        """Names of all pilots that said hello."""
+        return {worker["name"] for worker in self.scheduler_info["workers"].values()}
+
+    # -- life --------------------------------------------------------------------------------
+
+    async def _start(self) -> None:
+        if self.status != Status.created:
+            return
+        self.status = Status.starting
+        paths, limits = self.site.paths, self.site
+        sweep_runs(paths.shared_root, limits.keep_runs_days)
+        self._run = RunFolder.make(paths.shared_root)
+        try:
+            await self._start_scheduler(self._run)
+            await super()._start()
+        except BaseException:
+            await self._close()
+            raise
+        self._keeper.start()
+
+    async def _start_scheduler(self, run: RunFolder) -> None:
+        self.security = Credentials.make(run.secret).security()
+        self._dialect: Dialect = LocalDialect(private_folder(run.secret / "spool"))
+        self.scheduler = await Scheduler(
+            host=self.site.host,
+            protocol="tls",
+            port=0,
+            security=self.security,
+            dashboard=False,
+        )
+        # Plain Dask tasks survive pilots that leave; ours are not Dask's to count.
+        self.scheduler.allowed_failures = 50
+        self._keeper = Keeper(self.site, self, self.record, self._default_shape)
+        self.scheduler.add_plugin(_Watcher(self._keeper))
+        connection_args = self.security.get_connection_args("client")
+        self.scheduler_comm = rpc(self.scheduler.address, connection_args=connection_args)
+
+    async def _close(self) -> None:
+        if self.status in (Status.closed, Status.closing):
+            return
+        keeper = getattr(self, "_keeper", None)
+        if keeper is not None:
+            await keeper.close()
+        if self.scheduler_comm is not None:
+            await super()._close()
+        scheduler = getattr(self, "scheduler", None)
+        if scheduler is not None:
+            await scheduler.close()
+        self.status = Status.closed
+        if self._run is not None:
+            self._run.close()
+            with suppress(OSError):  # a full disk must not keep the run from ending
+                self.record.write(self._run.path)
+
+    def __await__(self) -> Any:
+        async def started() -> BurstCluster:
+            await self._start()
+            return self
+
+        return started().__await__()
+
+    async def __aenter__(self) -> BurstCluster:
+        return await self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._close()
+
+    def __enter__(self) -> BurstCluster:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close(timeout=CLOSE_TIMEOUT_S)
+
+    @property
+    def _default_shape(self) -> Shape:
+        return self.shapes[0] if self.shapes else self.site.default_shape
+
+    def _hold(self, count: int) -> None:
+        self._keeper.floor = {self._default_shape: count} if count else {}
+        self._keeper.wake()
+
+    def _given_up(self, ticket: Ticket, future: Future[Outcome]) -> None:
+        if future.cancelled():
+            with suppress(RuntimeError):  # the loop is closed: so is everything on it
+                self.loop.asyncio_loop.call_soon_threadsafe(self._keeper.withdraw, ticket)
+
+    # -- the fleet: what the keeper asks of us -----------------------------------------------
+
+    def _job(self, name: str, shape: Shape) -> PilotJob:
+        if self._run is None:
+            raise RuntimeError("the cluster has not started")
+        credentials = self.security.get_tls_config_for_role("worker")
+        tls = [f"--tls-ca-file={credentials['ca_file']}", f"--tls-cert={credentials['cert']}"]
+        tls += [f"--tls-key={credentials['key']}", f"--host={self.site.host}"]
+        return PilotJob(
+            self.scheduler.address,
+            name,
+            shape=shape,
+            dialect=self._dialect,
+            run=self._run,
+            worker_extra_args=tls,
+            local_directory=str(self.site.paths.node_root),
+        )
+
+    async def submit(self, name: str, shape: Shape) -> str:
+        """Submit a job for a pilot.
+
+        Raises:
+            SubmitError: The batch system refused it.
+        """
+        job = self._job(name, shape)
+        try:
+            await job.start()
+        except (RuntimeError, ValueError, OSError) as error:
+            raise SubmitError(
+                f"A job was submitted ({shape})", "the batch system refused it", tail=str(error)
+            ) from error
+        return str(job.job_id)
+
+    async def states(self, job_ids: Sequence[str]) -> Mapping[str, JobState]:
+        """States of these jobs, by one command."""
+        return await probe.states(self._dialect, job_ids)
+
+    async def release(self, pilots: Sequence[Pilot]) -> None:
+        """End pilots: results of plain Dask move to others first, then all jobs end at once."""
+        addresses = [pilot.address for pilot in pilots if pilot.address in self.scheduler.workers]
+        busy = [address for address in addresses if self.scheduler.workers[address].has_what]
+        if busy and len(addresses) < len(self.scheduler.workers):
+            await self.scheduler.retire_workers(workers=busy, close_workers=False, remove=True)
+        await probe.cancel(self._dialect, [p.record.job_id for p in pilots if p.record.job_id])
+
+    async def open_line(self, address: str) -> Line:
+        """Open a line to a pilot."""
+        return await Line.open(address, self.security.get_connection_args("client"))
+
+    def log_of(self, job_id: str) -> str:
+        """Path of a job's log."""
+        return str(self.run_folder / "logs" / f"{job_id}.log")
+
+    def foreign_tasks(self, address: str) -> int:
+        """Tasks of plain Dask that a pilot has."""
+        worker = self.scheduler.workers.get(address)
+        return len(worker.processing) if worker else 0
+
+    def foreign_demand(self) -> int:
+        """Tasks of plain Dask that wait or run."""
+        scheduler = self.scheduler
+        running = sum(len(worker.processing) for worker in scheduler.workers.values())
+        holding = sum(bool(worker.has_what) for worker in scheduler.workers.values())
+        return running + len(scheduler.queued) + len(scheduler.unrunnable) + bool(holding)
+
+
+class _Watcher(SchedulerPlugin):  # type: ignore[misc]
+    """Tells the keeper who comes and goes."""
+
+    name = "hpcburst-watcher"
+
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+
+    def add_worker(self, scheduler: Any, worker: str) -> None:
+        self._keeper.pilot_up(str(scheduler.workers[worker].name), worker)
+
+    def remove_worker(self, scheduler: Any, worker: str, **_: Any) -> None:  # noqa: ARG002
+        self._keeper.pilot_gone(worker)
+
+    def update_graph(self, scheduler: Any, **_: Any) -> None:  # noqa: ARG002
+        self._keeper.wake()
+
+
+def _limited(site: Site, max_jobs: int | None) -> Site:
+    from dataclasses import replace
+
+    if max_jobs is None:
+        return site
+    if max_jobs < 1:
+        raise RequestError(f"max_jobs={max_jobs} was asked for", "at least one job is needed")
+    limits = replace(site.limits, max_jobs=max_jobs, max_pending=min(max_jobs, site.limits.max_pending))
+    return replace(site, limits=limits)
+
+
+def _read_shape(shape: Shape | Mapping[str, Any]) -> Shape:
+    return shape if isinstance(shape, Shape) else Shape.of(**shape)
+
+
+def _folders(needs: Needs) -> list[Path]:
+    """Where a relative env is looked up: beside the function's file, then in the working folder."""
+    return [Path(folder) for folder in (needs.folder, Path.cwd()) if folder]

@@ -1,0 +1,479 @@
+"""The keeper: holds the backlog, hands tasks to pilots, and does what the planner decides.
+
+It lives in the cluster's event loop, one thread, so its state needs no locks. A pilot gets as many
+tasks as it has room for, never more: what waits, waits here, where a late pilot can still take it.
+What is lost with a pilot is sent again, within a limit, without costing the user a retry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from hpcburst.errors import BurstError, Cancelled, PilotLost, SiteError, SubmitError
+from hpcburst.jobs.dialect import JobState
+from hpcburst.policy.model import Site
+from hpcburst.pools.line import Line, LineBroken
+from hpcburst.pools.pilots import Pilot
+from hpcburst.pools.planner import Demand, Learned, Phase, Plan, plan
+from hpcburst.pools.record import PilotRecord, RunRecord, TaskRecord
+from hpcburst.pools.tickets import Ticket
+from hpcburst.results import Outcome, Where
+from hpcburst.tasks import Shape
+
+logger = logging.getLogger("hpcburst")
+
+TICK_S = 1.0
+"""How often the planner looks again when nothing happens; idle patience is measured in such steps."""
+
+GATHER_S = 0.02
+"""A burst of submissions is seen as one: the planner waits this long for the rest of it."""
+
+DRAIN_S = 15.0
+"""A pilot with less of its walltime left takes no more tasks, and its successor is asked for."""
+
+UNKNOWN_GRACE_S = 10.0
+"""A batch system may not know a job for some seconds after it took it."""
+
+RETRY_START_S = (0.5, 2.0, 10.0)
+"""Pauses before jobs are asked for again after 1, 2, 3 failed starts in a row."""
+
+PAUSE_S = 60.0
+"""How long a shape whose jobs do not start is left alone before a new task may try it again."""
+
+
+class Fleet(Protocol):
+    """What the keeper asks of the cluster. Jobs are submitted, looked at and ended here."""
+
+    async def submit(self, name: str, shape: Shape) -> str:
+        """Submit a job for a pilot of that name and shape; returns the job id."""
+
+    async def states(self, job_ids: Sequence[str]) -> Mapping[str, JobState]:
+        """States of these jobs."""
+
+    async def release(self, pilots: Sequence[Pilot]) -> None:
+        """End these pilots and their jobs."""
+
+    async def open_line(self, address: str) -> Line:
+        """Open a line to the pilot at this address."""
+
+    def log_of(self, job_id: str) -> str:
+        """Path of a job's log."""
+
+    def foreign_tasks(self, address: str) -> int:
+        """Tasks of plain Dask that the pilot at this address has."""
+
+    def foreign_demand(self) -> int:
+        """Tasks of plain Dask that wait or run anywhere."""
+
+
+@dataclass(slots=True)
+class _Starts:
+    """How the jobs of one shape start."""
+
+    failed: int = 0
+    not_before: float = 0.0
+    error: SubmitError | None = None
+
+
+@dataclass(slots=True)
+class Keeper:
+    """Keeps one run's tasks and pilots.
+
+    Attributes:
+        site: What the site allows.
+        fleet: Where jobs are submitted and ended.
+        record: What happened.
+        default_shape: What plain Dask's tasks get.
+        floor: Pilots to hold by shape even when nothing is to do.
+    """
+
+    site: Site
+    fleet: Fleet
+    record: RunRecord
+    default_shape: Shape
+    floor: dict[Shape, int] = field(default_factory=dict)
+    _waiting: deque[Ticket] = field(default_factory=deque)
+    _pilots: dict[str, Pilot] = field(default_factory=dict)
+    _starts: dict[Shape, _Starts] = field(default_factory=dict)
+    _why: Mapping[Shape, str] = field(default_factory=dict)
+    _names: int = 0
+    _looked_at: float = 0.0
+    _awake: asyncio.Event = field(default_factory=asyncio.Event)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _closed: bool = False
+
+    # -- what callers say -------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to look after tasks and pilots."""
+        self._spawn(self._look_after())
+
+    def enqueue(self, ticket: Ticket) -> None:
+        """Take a task."""
+        ticket.future.add_done_callback(lambda future: future.cancelled() and None)
+        if self._closed:
+            ticket.refuse(Cancelled(f"Task {ticket.burst.name!r} was queued", "the cluster is closed"))
+            return
+        self._waiting.append(ticket)
+        self._dispatch()
+        self._awake.set()
+
+    def withdraw(self, ticket: Ticket) -> None:
+        """Forget a waiting task, or stop a running one on its pilot."""
+        with suppress(ValueError):
+            self._waiting.remove(ticket)
+        if ticket.withdraw_call is not None:
+            ticket.withdraw_call()
+
+    def wake(self) -> None:
+        """Look at the plan again soon."""
+        self._awake.set()
+
+    def why(self) -> list[str]:
+        """In words, what every shape has and why it has not more."""
+        return [f"{shape}: {words}" for shape, words in self._why.items()]
+
+    @property
+    def pilots(self) -> Iterable[Pilot]:
+        """Every pilot that is asked for, pending, up or draining."""
+        return self._pilots.values()
+
+    async def close(self) -> None:
+        """Withdraw all tasks and end all pilots. Idempotent."""
+        self._closed = True
+        waiting, self._waiting = list(self._waiting), deque()
+        running = [ticket for pilot in self.pilots for ticket in pilot.tickets]
+        for ticket in waiting + running:
+            ticket.refuse(Cancelled(f"Task {ticket.burst.name!r} was queued", "the run was closed"))
+        looking = [task for task in self._tasks if task is not asyncio.current_task()]
+        for task in looking:
+            task.cancel()
+        await asyncio.gather(*looking, return_exceptions=True)
+        await self._let_go(list(self.pilots), "the run ended")
+
+    # -- what pilots say --------------------------------------------------------------------
+
+    def pilot_up(self, name: str, address: str) -> None:
+        """A pilot said hello."""
+        pilot = self._pilots.get(name)
+        if pilot is not None and not self._closed:
+            self._spawn(self._welcome(pilot, address))
+
+    def pilot_gone(self, address: str) -> None:
+        """A pilot's worker left the Dask scheduler."""
+        pilot = next((p for p in self.pilots if p.address == address), None)
+        if pilot is not None and pilot.phase is not Phase.DRAINING:
+            self._lose(pilot)
+
+    async def _welcome(self, pilot: Pilot, address: str) -> None:
+        try:
+            pilot.line = await self.fleet.open_line(address)
+        except OSError as error:
+            logger.warning("pilot %s said hello and does not answer: %s", pilot.name, error)
+            return
+        if pilot.name not in self._pilots:
+            pilot.line.close()
+            return
+        pilot.address = address
+        pilot.deadline = time.monotonic() + pilot.shape.walltime_s - _spent_s(pilot)
+        pilot.record.up_at = time.time()
+        pilot.record.host = address.split("//")[-1].rsplit(":", 1)[0]
+        pilot.enter(Phase.UP)
+        self._starts.pop(pilot.shape, None)
+        self._dispatch()
+        self._awake.set()
+
+    def _lose(self, pilot: Pilot) -> None:
+        """A pilot went away by itself; its tasks come back through their broken calls."""
+        self._forget(pilot, "lost")
+        if pilot.line is not None:
+            pilot.line.close()
+        self._spawn(self._release([pilot]))  # its job may still hold the node
+        self._awake.set()
+
+    # -- handing tasks to pilots ------------------------------------------------------------
+
+    def _dispatch(self) -> None:
+        """Hand waiting tasks to pilots with room, oldest first."""
+        open_pilots = [pilot for pilot in self.pilots if _takes_tasks(pilot)]
+        foreign = {p.name: self.fleet.foreign_tasks(p.address) for p in open_pilots}
+        kept: deque[Ticket] = deque()
+        while self._waiting and open_pilots:
+            ticket = self._waiting.popleft()
+            if ticket.future.cancelled():
+                continue
+            able = [p for p in open_pilots if p.takes(ticket, foreign[p.name])]
+            if not able:
+                kept.append(ticket)
+                continue
+            key = ticket.burst.env.key if ticket.burst.env else ""
+            pilot = max(able, key=lambda p: (key in p.warm, p.free()))
+            self._send(ticket, pilot, key)
+            open_pilots = [p for p in open_pilots if p.free()[0] > foreign[p.name]]
+        self._waiting.extendleft(reversed(kept))
+
+    def _send(self, ticket: Ticket, pilot: Pilot, env_key: str) -> None:
+        ticket.sends += 1
+        pilot.tickets.add(ticket)
+        pilot.warm.add(env_key)
+        self._spawn(self._run(ticket, pilot))
+
+    async def _run(self, ticket: Ticket, pilot: Pilot) -> None:
+        line = pilot.line
+        if line is None:
+            raise AssertionError("only a pilot that is up gets tasks")
+
+        def remember(number: int) -> None:
+            ticket.withdraw_call = lambda: line.cancel(number)
+
+        try:
+            outcome = await line.run(ticket.burst, ticket.on_lines, remember)
+        except LineBroken:
+            self._send_again(ticket, pilot)
+        else:
+            self._settle(ticket, pilot, outcome)
+        finally:
+            ticket.withdraw_call = None
+            pilot.tickets.discard(ticket)
+            if not pilot.tickets:
+                pilot.since = time.monotonic()
+            self._dispatch()
+            self._awake.set()
+
+    def _settle(self, ticket: Ticket, pilot: Pilot, outcome: Outcome) -> None:
+        record, env = pilot.record, ticket.burst.env
+        log = self.fleet.log_of(record.job_id)
+        where = Where(pilot.name, record.job_id, record.host, log, env.key if env else "")
+        usage, fault = outcome.usage, outcome.failure.fault.value if outcome.failure else ""
+        self.record.tasks.append(
+            TaskRecord(
+                name=ticket.burst.name,
+                pilot=pilot.name,
+                env_key=where.env_key,
+                cores=ticket.burst.needs.cores,
+                started_at=usage.started_at,
+                wall_s=usage.wall_s,
+                cpu_s=usage.cpu_s,
+                max_rss_mb=usage.max_rss_mb,
+                sends=ticket.sends,
+                fault=fault,
+            )
+        )
+        ticket.settle(replace(outcome, where=where, sends=ticket.sends))
+
+    def _send_again(self, ticket: Ticket, pilot: Pilot) -> None:
+        """The pilot went away with the task: queue it first, or give up on it."""
+        self._lose_if_known(pilot)
+        if self._closed or ticket.future.done():
+            return
+        limit = self.site.limits.max_sends
+        if ticket.sends < limit:
+            logger.info("task %s was lost with pilot %s; it is sent again", ticket.burst.name, pilot.name)
+            self._waiting.appendleft(ticket)
+            return
+        ticket.refuse(
+            PilotLost(
+                f"Task {ticket.burst.name!r} was handed to {limit} pilots",
+                "each went away with it (killed by the batch system, by its walltime, or by the task)",
+                "ask for more memory or walltime; the log of the last job may tell more",
+                job_id=pilot.record.job_id,
+                host=pilot.record.host,
+                log=self.fleet.log_of(pilot.record.job_id),
+            )
+        )
+
+    def _lose_if_known(self, pilot: Pilot) -> None:
+        if pilot.name in self._pilots and pilot.phase is not Phase.DRAINING:
+            self._lose(pilot)
+
+    # -- looking after pilots ---------------------------------------------------------------
+
+    async def _look_after(self) -> None:
+        """Plan whenever something happened, and once in a while."""
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._awake.wait(), TICK_S)
+            await asyncio.sleep(GATHER_S)
+            self._awake.clear()
+            await self._look_at_jobs()
+            self._drain_ending()
+            self._act(self._plan())
+
+    def _plan(self) -> Plan:
+        now = time.monotonic()
+        paused = {
+            shape: str(starts.error) if starts.error else "the last job did not start; trying again soon"
+            for shape, starts in self._starts.items()
+            if starts.not_before > now
+        }
+        learned = Learned(paused=paused, floor=self.floor)
+        return plan(self._demand(), [p.view() for p in self.pilots], self.site, (), learned)
+
+    def _demand(self) -> list[Demand]:
+        waiting = Counter(ticket.shape for ticket in self._waiting)
+        tickets = [*self._waiting, *(t for p in self.pilots for t in p.tickets)]
+        rows = []
+        for shape in {ticket.shape: None for ticket in tickets}:
+            asks = [ticket.burst.needs for ticket in tickets if ticket.shape == shape]
+            rows.append(
+                Demand(
+                    shape,
+                    waiting=waiting[shape],
+                    running=len(asks) - waiting[shape],
+                    cores=sum(ask.cores for ask in asks),
+                    memory_mb=sum(ask.memory_mb or 0 for ask in asks),
+                    gpus=sum(ask.gpus for ask in asks),
+                )
+            )
+        foreign = self.fleet.foreign_demand()
+        if foreign:
+            rows.append(Demand(self.default_shape, waiting=foreign, cores=foreign))
+        return rows
+
+    def _act(self, decided: Plan) -> None:
+        self._why = decided.why
+        leaving = [self._pilots[name] for name in decided.retire]
+        for pilot in leaving:
+            logger.info("pilot %s leaves: %s", pilot.name, decided.retire[pilot.name])
+            self._spawn(self._let_go([pilot], decided.retire[pilot.name]))
+        for shape, count in decided.submit.items():
+            for _ in range(count):
+                self._spawn(self._ask(shape))
+
+    def _drain_ending(self) -> None:
+        """Pilots near their walltime take no more tasks, and leave when they have none."""
+        for pilot in list(self.pilots):
+            margin_s = min(DRAIN_S, pilot.shape.walltime_s / 4)
+            if pilot.phase is Phase.UP and pilot.left_s < margin_s:
+                pilot.enter(Phase.DRAINING)
+            if pilot.phase is Phase.DRAINING and not pilot.tickets:
+                self._spawn(self._let_go([pilot], "its walltime is nearly over"))
+
+    async def _ask(self, shape: Shape) -> None:
+        """Submit one job."""
+        self._names += 1
+        name = f"pilot-{self._names}"
+        pilot = Pilot(name, shape, PilotRecord(name, shape, asked_at=time.time()))
+        self._pilots[name] = pilot
+        self.record.pilots[name] = pilot.record
+        try:
+            pilot.record.job_id = await self.fleet.submit(name, shape)
+        except BurstError as error:
+            self._forget(pilot, "not submitted")
+            self._failed_start(shape, error)
+            return
+        if pilot.phase is Phase.ASKED:
+            pilot.enter(Phase.PENDING)
+
+    async def _look_at_jobs(self) -> None:
+        """One status call for all jobs whose pilots have not said hello; none when there are none."""
+        pending = {p.record.job_id: p for p in self.pilots if p.phase is Phase.PENDING}
+        now = time.monotonic()
+        if not pending or now - self._looked_at < self.site.limits.status_interval_s:
+            return
+        self._looked_at = now
+        try:
+            states = await self.fleet.states(list(pending))
+        except SiteError as error:
+            logger.warning("the batch system does not answer: %s", error)
+            return
+        for job_id, state in states.items():
+            if pending[job_id].phase is Phase.PENDING:
+                self._note_state(pending[job_id], state)
+
+    def _note_state(self, pilot: Pilot, state: JobState) -> None:
+        now = time.monotonic()
+        if state is JobState.RUNNING and pilot.job_seen_running is None:
+            pilot.job_seen_running = now
+        mute_s = now - (pilot.job_seen_running or now)
+        if state is JobState.ENDED or (
+            state is JobState.UNKNOWN and now - pilot.since > UNKNOWN_GRACE_S
+        ):
+            self._forget(pilot, "ended before it said hello")
+            self._failed_start(pilot.shape, self._start_error(pilot, "it ended"))
+        elif mute_s > self.site.limits.connect_s:
+            self._spawn(self._let_go([pilot], "never said hello"))
+            self._failed_start(pilot.shape, self._start_error(pilot, f"it ran for {mute_s:.0f} s"))
+
+    def _start_error(self, pilot: Pilot, found: str) -> SubmitError:
+        log = self.fleet.log_of(pilot.record.job_id)
+        tail = ""
+        with suppress(OSError), open(log, errors="replace") as file:  # noqa: PTH123 - a short read
+            tail = file.read()[-4000:]
+        return SubmitError(
+            f"A job was started for a pilot ({pilot.shape})",
+            f"{found} before the pilot said hello to the driver",
+            "the job's log may tell why: the Python of the driver must exist on the nodes, and the "
+            "driver's address must be reachable from them",
+            job_id=pilot.record.job_id,
+            log=log,
+            tail=tail,
+        )
+
+    def _failed_start(self, shape: Shape, error: BurstError) -> None:
+        """Wait a little longer each time; after some failures in a row, tell the tasks."""
+        starts = self._starts.setdefault(shape, _Starts())
+        starts.failed += 1
+        last = len(RETRY_START_S) - 1
+        starts.not_before = time.monotonic() + RETRY_START_S[min(starts.failed - 1, last)]
+        logger.warning("a job did not start (%d in a row): %s", starts.failed, error)
+        if starts.failed < self.site.limits.max_failed_starts:
+            return
+        starts.not_before = time.monotonic() + PAUSE_S
+        starts.failed = 0
+        alive = any(p.shape == shape and p.phase is Phase.UP for p in self.pilots)
+        if not alive:
+            self._refuse_waiting(shape, error)
+
+    def _refuse_waiting(self, shape: Shape, error: BurstError) -> None:
+        for ticket in [ticket for ticket in self._waiting if ticket.shape == shape]:
+            self._waiting.remove(ticket)
+            ticket.refuse(error)
+
+    # -- ends -------------------------------------------------------------------------------
+
+    async def _let_go(self, pilots: Sequence[Pilot], reason: str) -> None:
+        for pilot in pilots:
+            self._forget(pilot, reason)
+            pilot.enter(Phase.DRAINING)
+            if pilot.line is not None:
+                pilot.line.close()
+        await self._release(pilots)
+
+    async def _release(self, pilots: Sequence[Pilot]) -> None:
+        try:
+            await self.fleet.release(pilots)
+        except SiteError as error:
+            logger.warning("jobs could not be ended: %s", error)
+
+    def _forget(self, pilot: Pilot, end: str) -> None:
+        if self._pilots.pop(pilot.name, None) is not None:
+            pilot.record.gone_at = time.time()
+            pilot.record.end = end
+
+    def _spawn(self, work: object) -> None:
+        task = asyncio.ensure_future(work)  # type: ignore[arg-type]
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _takes_tasks(pilot: Pilot) -> bool:
+    return pilot.phase is Phase.UP and pilot.free()[0] > 0
+
+
+def _spent_s(pilot: Pilot) -> float:
+    """Seconds of its walltime that may be gone when it says hello: its job ran at most so long."""
+    now = time.monotonic()
+    return now - (pilot.job_seen_running or max(pilot.since, now - START_SLACK_S))
+
+
+START_SLACK_S = 10.0
+"""A job never seen running before its pilot's hello started at most this long ago: pilots say hello
+within seconds, and a status call may be a minute old."""

@@ -1,0 +1,86 @@
+"""A pilot as the keeper knows it: its job, its line, what it has and what it has left."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+
+from hpcburst.pools.line import Line
+from hpcburst.pools.planner import Phase, PilotView
+from hpcburst.pools.record import PilotRecord
+from hpcburst.pools.tickets import Ticket
+from hpcburst.tasks import Shape
+
+
+@dataclass(slots=True, eq=False)
+class Pilot:
+    """One pilot, from the wish for it to its end.
+
+    Attributes:
+        name: Its name; never used twice.
+        shape: Its shape.
+        record: What the run's record will say of it.
+        phase: Where it is in its life.
+        since: When it entered the phase, or became idle (monotonic seconds).
+        line: The open line to it.
+        address: Its Dask address.
+        deadline: When its walltime ends (monotonic seconds).
+        tickets: The tasks it has.
+        warm: Keys of envs it has a guest for.
+        job_seen_running: When its job was first seen running (monotonic seconds).
+    """
+
+    name: str
+    shape: Shape
+    record: PilotRecord
+    phase: Phase = Phase.ASKED
+    since: float = field(default_factory=time.monotonic)
+    line: Line | None = None
+    address: str = ""
+    deadline: float = math.inf
+    tickets: set[Ticket] = field(default_factory=set)
+    warm: set[str] = field(default_factory=set)
+    job_seen_running: float | None = None
+
+    def enter(self, phase: Phase) -> None:
+        """Go on to a phase of its life."""
+        self.phase = phase
+        self.since = time.monotonic()
+
+    @property
+    def left_s(self) -> float:
+        """Seconds until its walltime ends."""
+        return self.deadline - time.monotonic()
+
+    def free(self) -> tuple[int, int, int]:
+        """Cores, MB of memory and GPUs that no task of ours uses."""
+        asks = [ticket.burst.needs for ticket in self.tickets]
+        return (
+            self.shape.cores - sum(ask.cores for ask in asks),
+            self.shape.memory_mb - sum(ask.memory_mb or 0 for ask in asks),
+            self.shape.gpus - sum(ask.gpus for ask in asks),
+        )
+
+    def takes(self, ticket: Ticket, foreign: int) -> bool:
+        """Whether it can run this task now, beside `foreign` tasks of plain Dask."""
+        cores, memory_mb, gpus = self.free()
+        needs = ticket.burst.needs
+        return (
+            needs.cores <= cores - foreign
+            and (needs.memory_mb or 0) <= memory_mb
+            and needs.gpus <= gpus
+            and needs.queue in (None, self.shape.queue)
+            and ticket.needed_s <= self.left_s
+        )
+
+    def view(self) -> PilotView:
+        """What the planner sees of it."""
+        return PilotView(
+            name=self.name,
+            shape=self.shape,
+            phase=self.phase,
+            busy=len(self.tickets),
+            since_s=time.monotonic() - self.since,
+            left_s=min(self.left_s, self.shape.walltime_s),
+        )

@@ -1,0 +1,236 @@
+"""One call of a body: make it ready, run it, say how it ended."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+import time
+import traceback
+import types
+from typing import Any, Sequence
+
+from . import values
+from .logs import STAND_INS
+from .native import flush_c
+from .rebuild import Rebuilt
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+_ASYNCIO = os.path.join(os.path.dirname(os.path.abspath(os.__file__)), "asyncio")
+
+_INSTEAD = {
+    "generator": "return a list: list(...)",
+    "async_generator": "collect it into a list and return that",
+    "map": "return a list: list(...)",
+    "filter": "return a list: list(...)",
+    "zip": "return a list: list(...)",
+    "TextIOWrapper": "close the file and return its path",
+    "BufferedReader": "close the file and return its path",
+    "BufferedWriter": "close the file and return its path",
+    "function": "return its result, or define it at the top of the file",
+    "module": "return its name",
+    "Connection": "return the rows",
+}
+
+
+class Refused(Exception):
+    """A call that cannot even begin, or whose value cannot go home."""
+
+    def __init__(self, fault: str, message: str, cause: BaseException) -> None:
+        super().__init__(message)
+        self.fault = fault
+        self.cause = cause
+
+
+class Caller:
+    """Runs calls one after the other and remembers the bodies it has seen."""
+
+    def __init__(self) -> None:
+        self._bodies: dict[str, Rebuilt] = {}
+        self._home = os.getcwd()
+        self._path = list(sys.path)
+        self._running = False
+
+    def interrupt(self, *_: Any) -> None:
+        """Handler of SIGINT: stops a body, and nothing else.
+
+        Raises:
+            KeyboardInterrupt: A body runs.
+        """
+        if self._running:
+            raise KeyboardInterrupt
+
+    def answer(self, message: dict[str, Any], parts: Sequence[Any]) -> Any:
+        """Do what one message asks; never raises.
+
+        Returns:
+            The reply and its parts: the pickled value, or the pickled exception if it has one.
+        """
+        _forget_peak()
+        begun = _usage()
+        started_at = time.time()
+        try:
+            reply, out = self._answer(message, parts)
+        except BaseException as error:
+            self._running = False
+            reply, out = _failure(error, self._bodies.get(message["key"]))
+        _flush()
+        reply["usage"] = dict(_spent(begun), started_at=started_at)
+        return reply, out
+
+    def _answer(self, message: dict[str, Any], parts: Sequence[Any]) -> Any:
+        body, args, kwargs = self._ready(message, parts)
+        value = self._run(body.function, args, kwargs)
+        try:
+            payload, buffers = values.dumps(value, key_of=body.key_of)
+        except Exception as error:
+            raise Refused("result", _unpicklable(message["name"], value, error), error) from error
+        return {"reply": "ok"}, [payload] + list(buffers)
+
+    def _ready(self, message: dict[str, Any], parts: Sequence[Any]) -> Any:
+        name, parts = message["name"], list(parts)
+        self._go_to(message["cwd"], message["paths"])
+        blob = parts.pop(0) if message["blob"] else None
+        try:
+            if blob is not None:
+                self._bodies[message["key"]] = Rebuilt(bytes(blob), STAND_INS)
+            body = self._bodies[message["key"]]
+        except Exception as error:
+            text = "The body {} cannot be rebuilt in Python {} of {}: {}"
+            raise Refused("arguments", _filled(text, name, error), error) from error
+        try:
+            args, kwargs = values.loads(parts[0], parts[1:], resolve=body.resolve)
+        except Exception as error:
+            text = "The arguments of {} cannot be read in Python {} of {}: {}"
+            raise Refused("arguments", _filled(text, name, error), error) from error
+        return body, args, kwargs
+
+    def _go_to(self, cwd: str | None, paths: list[str]) -> None:
+        try:
+            os.chdir(cwd or self._home)
+        except OSError as error:
+            text = "The folder {} is to be worked in, and this node cannot enter it: {}"
+            raise Refused("arguments", text.format(cwd, error.strerror), error) from error
+        sys.path[:] = self._path + [path for path in paths if path not in self._path]
+        signal.signal(signal.SIGINT, self.interrupt)  # the last body may have changed it
+
+    def _run(self, function: Any, args: Any, kwargs: Any) -> Any:
+        pid = os.getpid()
+        try:
+            self._running = True
+            value = function(*args, **kwargs)
+            if isinstance(value, types.CoroutineType):
+                import asyncio
+
+                value = asyncio.run(value)
+            return value
+        finally:
+            self._running = False
+            if os.getpid() != pid:  # the body forked, and its child came back here
+                os._exit(0 if sys.exc_info()[0] is None else 1)
+
+
+def _failure(error: BaseException, body: Rebuilt | None) -> Any:
+    fault, cause = "raised", error
+    message = _text(error)
+    if isinstance(error, Refused):
+        fault, cause, message = error.fault, error.cause, str(error)
+    reply = {
+        "reply": fault,
+        "kind": type(cause).__name__,
+        "message": message,
+        "traceback": "" if fault == "result" else _traceback(cause),
+    }
+    pickled = _pickled(cause, body) if fault == "raised" else None
+    return reply, [] if pickled is None else [pickled]
+
+
+def _pickled(error: BaseException, body: Rebuilt | None) -> bytes | None:
+    """The exception, if it survives the way home. `SystemExit` and its kin must not: they would
+    end the driver.
+    """
+    if body is None or not isinstance(error, Exception):
+        return None
+    try:
+        payload, _ = values.dumps(error, key_of=body.key_of, in_band=True)
+        values.loads(payload, resolve=body.resolve)
+        return payload
+    except Exception:
+        return None
+
+
+def _traceback(error: BaseException) -> str:
+    """The traceback as the user knows it, without the frames that only brought it here."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith((HERE, _ASYNCIO)):
+        trace = trace.tb_next
+    return "".join(traceback.format_exception(type(error), error, trace))
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as inner:
+        return "(its message cannot be had: {})".format(type(inner).__name__)
+
+
+def _filled(text: str, name: str, error: BaseException) -> str:
+    version = "{}.{}".format(*sys.version_info[:2])
+    return text.format(name, version, sys.prefix, "{}: {}".format(type(error).__name__, error))
+
+
+def _unpicklable(name: str, value: Any, error: BaseException) -> str:
+    kind = type(value).__name__
+    instead = _INSTEAD.get(kind, "return plain data, arrays or the path of a file")
+    return "{} returned a value of type {} that cannot be pickled ({}); {}".format(
+        name, kind, _text(error), instead
+    )
+
+
+def _flush() -> None:
+    """Give the pilot all that was written, and undo a body's redirections."""
+    flush_c()
+    for stream, own in ((sys.stdout, sys.__stdout__), (sys.stderr, sys.__stderr__)):
+        for each in {id(stream): stream, id(own): own}.values():
+            try:
+                each.flush()  # type: ignore[union-attr]
+            except Exception:  # a body may have closed or replaced it
+                pass
+    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__  # type: ignore[assignment]
+
+
+def _usage() -> tuple[float, float]:
+    cpu_s = 0.0
+    for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
+        used = resource.getrusage(who)
+        cpu_s += used.ru_utime + used.ru_stime
+    return time.perf_counter(), cpu_s
+
+
+def _spent(begun: tuple[float, float]) -> dict[str, float]:
+    wall, cpu = _usage()
+    return {"wall_s": wall - begun[0], "cpu_s": cpu - begun[1], "max_rss_mb": _max_rss_mb()}
+
+
+def _forget_peak() -> None:
+    """Count peak memory from here: this process has run other bodies."""
+    try:
+        with open("/proc/self/clear_refs", "wb", buffering=0) as file:
+            file.write(b"5")
+    except OSError:  # the peak then is that of all bodies so far
+        pass
+
+
+def _max_rss_mb() -> float:
+    """Peak resident memory since `_forget_peak` in MB (10^6 bytes).
+
+    Not `ru_maxrss`: Linux counts the pilot's own peak into it, from before the start of the guest.
+    """
+    try:
+        with open("/proc/self/status", "rb") as file:
+            status = file.read()
+        at = status.index(b"VmHWM:") + 6
+        return int(status[at : status.index(b"kB", at)]) * 1024 / 1e6
+    except (OSError, ValueError):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6

@@ -1,0 +1,71 @@
+"""The guest's loop: hello, then one call after the other until the pilot hangs up or dies."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import socket
+import sys
+import threading
+
+from .frames import Channel
+from .native import die_with
+
+
+def serve(sock: int, lifeline: int, parent: int) -> None:
+    """Answer calls until the other end hangs up.
+
+    Args:
+        sock: Descriptor of our end of the pair of sockets.
+        lifeline: Descriptor of a pipe that ends when the pilot ends, however it ends.
+        parent: Process id of the pilot.
+    """
+    faulthandler.enable()
+    for descriptor in (sock, lifeline):
+        os.set_inheritable(descriptor, False)
+    channel = Channel(socket.socket(fileno=sock))
+    threading.Thread(target=_watch, args=(lifeline,), daemon=True).start()
+    channel.send({"hello": list(sys.version_info[:3]), "prefix": sys.prefix})
+    die_with(parent)
+    _serve(channel)
+
+
+def _serve(channel: Channel) -> None:
+    from . import logs
+    from .calls import Caller
+
+    def send(level: str, text: str, at: float) -> None:
+        channel.send({"log": level, "text": text, "at": at})
+
+    logs.install(send)
+    _plain_streams()
+    caller = Caller()
+    signal.signal(signal.SIGINT, caller.interrupt)
+    while True:
+        try:
+            message, parts = channel.recv()
+        except (EOFError, OSError):
+            return
+        reply, out = caller.answer(message, parts)
+        del parts  # the arguments' memory goes back before the next call
+        try:
+            channel.send(reply, out)
+        except OSError:
+            return
+        del out, reply
+
+
+def _plain_streams() -> None:
+    """Lines leave as they are written, in one encoding, whatever the env's locale says."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(  # type: ignore[union-attr]
+            encoding="utf-8", errors="backslashreplace", line_buffering=True
+        )
+
+
+def _watch(lifeline: int) -> None:
+    """Take the body's own children along when the pilot is gone."""
+    os.read(lifeline, 1)
+    os.killpg(0, signal.SIGKILL)
+    os._exit(70)

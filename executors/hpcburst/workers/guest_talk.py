@@ -1,0 +1,258 @@
+"""One call as a conversation with a guest: what is said, what is heard, and what silence means."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import select
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hpcburst.results import Failure, Fault, Line, Usage
+from hpcburst.workers.guest_lines import LineReader
+from hpcburst.workers.oom import oom_kills
+
+if TYPE_CHECKING:
+    from hpcburst.tasks import PythonCall
+    from hpcburst.workers.guest_process import Guest
+
+START_LIMIT_S = 120.0
+"""An interpreter that is not up by then never will be; a cold shared file system may need a minute."""
+
+GRACE_S = 2.0
+"""What a body gets between the interrupt and the kill: enough to leave Python code, and keep warm."""
+
+POLL_S = 0.1
+"""How often a running call looks whether it was cancelled."""
+
+END_S = 10.0
+"""How long a guest that hung up may take to be gone: it may be writing a core dump."""
+
+
+@dataclass(frozen=True, slots=True)
+class GuestReply:
+    """How a call ended.
+
+    Attributes:
+        payload: The pickled value; b"" if there is none.
+        buffers: Its large buffers.
+        failure: What went wrong; None if it ended well.
+        usage: What it took.
+    """
+
+    payload: bytes = b""
+    buffers: tuple[bytes, ...] = ()
+    failure: Failure | None = None
+    usage: Usage = Usage()
+
+
+class _HungUpError(Exception):
+    """The guest closed its end of the line: it is dead or dying."""
+
+
+class Talk:
+    """The conversation about one call.
+
+    Args:
+        guest: Whom to talk to; nobody else does meanwhile.
+        call: The body and its arguments.
+        cancelled: Set by another thread to stop it.
+        on_line: Gets each line of output as it comes.
+    """
+
+    def __init__(
+        self,
+        guest: Guest,
+        call: PythonCall,
+        cancelled: threading.Event | None,
+        on_line: Callable[[Line], None],
+    ) -> None:
+        self._guest = guest
+        self._call = call
+        self._cancelled = cancelled
+        self._on_line = on_line
+        self._begun = time.time()
+        self._kills = oom_kills()
+        self._poll = select.poll()
+        self._readers = {fd: LineReader(fd, name) for fd, name in guest.outputs.items()}
+
+    def have(self, cwd: str | None, paths: Sequence[str], timeout_s: float | None) -> GuestReply:
+        """Greet if need be, ask, listen, and tell how it ended."""
+        if self._guest.failed_start:
+            return self._not_started(self._guest.failed_start)
+        for descriptor in (self._guest.channel.fileno(), *self._readers):
+            self._poll.register(descriptor, select.POLLIN)
+        try:
+            return self._greet() or self._ask(cwd, paths, timeout_s)
+        except _HungUpError:
+            return self._died()
+
+    def _greet(self) -> GuestReply | None:
+        """Wait for the guest's hello, once in its life."""
+        if self._guest.greeted:
+            return None
+        try:
+            heard = self._listen(time.monotonic() + START_LIMIT_S)
+        except _HungUpError:
+            return self._not_started(f"it ended at once: {self._ending()[1]}")
+        if isinstance(heard, Fault):
+            self._guest.kill()
+            if heard is Fault.CANCELLED:
+                return self._failed(Fault.CANCELLED, "Cancelled", f"{self._name} was withdrawn")
+            return self._not_started(f"it did not answer within {START_LIMIT_S:g} s")
+        self._guest.greeted = True
+        return None
+
+    def _ask(self, cwd: str | None, paths: Sequence[str], timeout_s: float | None) -> GuestReply:
+        until = None if timeout_s is None else time.monotonic() + timeout_s
+        if self._cancelled is not None and self._cancelled.is_set():
+            return self._failed(Fault.CANCELLED, "Cancelled", f"{self._name} was withdrawn")
+        self._drain(None)  # what children of an earlier body still wrote is not this one's
+        self._send(cwd, paths)
+        heard = self._listen(until)
+        if isinstance(heard, Fault):
+            return self._stop(heard, timeout_s)
+        return self._reply(*heard)
+
+    @property
+    def _name(self) -> str:
+        return self._call.body.name
+
+    def _send(self, cwd: str | None, paths: Sequence[str]) -> None:
+        body = self._call.body
+        key = hashlib.sha256(body.blob).hexdigest()
+        new = key not in self._guest.seen
+        message = {"key": key, "name": body.name, "blob": new, "cwd": cwd, "paths": list(paths)}
+        blobs = [body.blob] if new else []
+        try:
+            self._guest.channel.send(message, [*blobs, self._call.payload, *self._call.buffers])
+        except OSError as error:
+            raise _HungUpError from error
+        self._guest.seen.add(key)
+
+    def _listen(
+        self, until: float | None, *, heed_cancel: bool = True
+    ) -> tuple[dict[str, Any], list[Any]] | Fault:
+        """The next message that is not a log record; or why to stop listening."""
+        cancelled = self._cancelled if heed_cancel else None
+        line = self._guest.channel.fileno()
+        while True:
+            ready = {descriptor for descriptor, _ in self._poll.poll(_slice_ms(until, cancelled))}
+            self._drain(self._on_line, ready)
+            if line in ready:
+                message, parts = self._hear()
+                self._drain(self._on_line)  # it was written before this was said
+                if "log" not in message:
+                    return message, parts
+                self._on_line(Line(message["text"], message["log"], message["at"]))
+            elif cancelled is not None and cancelled.is_set():
+                return Fault.CANCELLED
+            elif until is not None and time.monotonic() >= until:
+                return Fault.TIMEOUT
+
+    def _hear(self) -> tuple[dict[str, Any], list[Any]]:
+        try:
+            return self._guest.channel.recv(copy=True)
+        except (EOFError, OSError, ValueError) as error:
+            raise _HungUpError from error
+
+    def _drain(
+        self, on_line: Callable[[Line], None] | None, ready: set[int] | None = None
+    ) -> None:
+        for descriptor, reader in self._readers.items():
+            if (ready is None or descriptor in ready) and not reader.read(on_line):
+                with suppress(KeyError):
+                    self._poll.unregister(descriptor)
+
+    def _end_lines(self) -> None:
+        self._drain(self._on_line)
+        for reader in self._readers.values():
+            reader.end(self._on_line)
+
+    # --- how it ended ----------------------------------------------------------------------------
+
+    def _reply(self, message: dict[str, Any], parts: list[Any]) -> GuestReply:
+        self._end_lines()
+        usage = Usage(**message["usage"])
+        if message["reply"] == "ok":
+            return GuestReply(parts[0], tuple(parts[1:]), usage=usage)
+        failure = Failure(
+            Fault(message["reply"]),
+            message["kind"],
+            message["message"],
+            message["traceback"],
+            parts[0] if parts else None,
+        )
+        if failure.fault is Fault.ARGUMENTS:  # a body it could not rebuild must be sent again
+            self._guest.seen.discard(hashlib.sha256(self._call.body.blob).hexdigest())
+        return GuestReply(failure=failure, usage=usage)
+
+    def _stop(self, fault: Fault, timeout_s: float | None) -> GuestReply:
+        """Interrupt the body, and kill its interpreter if that does not help."""
+        if fault is Fault.CANCELLED:
+            kind, why = "Cancelled", f"{self._name} was withdrawn and has been stopped"
+        else:
+            kind, why = "Timeout", f"{self._name} ran longer than its {timeout_s:g} s and was stopped"
+        self._guest.interrupt()
+        try:
+            heard = self._listen(time.monotonic() + GRACE_S, heed_cancel=False)
+        except _HungUpError:
+            heard = fault
+        if isinstance(heard, Fault):
+            self._guest.kill()
+            return self._failed(fault, kind, f"{why} by killing its process")
+        self._end_lines()
+        message, _ = heard
+        failure = Failure(fault, kind, why, message.get("traceback", ""))
+        return GuestReply(failure=failure, usage=Usage(**message["usage"]))
+
+    def _not_started(self, why: str) -> GuestReply:
+        python = self._guest.python
+        return self._failed(Fault.ENV, "NotStarted", f"{python} does not start as Python: {why}")
+
+    def _died(self) -> GuestReply:
+        if self._guest.closing:
+            return self._failed(Fault.CANCELLED, "Cancelled", f"The pilot ended during {self._name}")
+        kind, how = self._ending()
+        fault = Fault.DIED
+        if kind == "SIGKILL":
+            kills = oom_kills()
+            if kills is not None and kills > (self._kills or 0):
+                fault, how = Fault.OUT_OF_MEMORY, f"{how} at the job's memory limit"
+            else:
+                how += ": by the memory limit, the batch system or a person"
+        return self._failed(fault, kind, f"The process that ran {self._name} {how}")
+
+    def _ending(self) -> tuple[str, str]:
+        """Name and words for how the process ended; one that hung up but lives on is ended."""
+        until = time.monotonic() + END_S
+        while (ending := self._guest.ending()) is None:
+            if time.monotonic() >= until:
+                self._guest.kill()
+            time.sleep(0.001)
+        code, status = ending
+        if code == os.CLD_EXITED:
+            return f"exit {status}", f"exited with status {status}"
+        name = signal.Signals(status).name
+        return name, f"was killed by {name}"
+
+    def _failed(self, fault: Fault, kind: str, message: str) -> GuestReply:
+        """A failure that the guest did not tell itself; the last it wrote may say more."""
+        self._end_lines()
+        said = "\n".join(reader.tail for reader in self._readers.values() if reader.name == "stderr")
+        wall_s = time.time() - self._begun
+        usage = Usage(started_at=self._begun, wall_s=max(wall_s, 0.0))
+        return GuestReply(failure=Failure(fault, kind, message, said), usage=usage)
+
+
+def _slice_ms(until: float | None, cancelled: threading.Event | None) -> float | None:
+    """How long to wait for the next event: until the deadline, or the next look at `cancelled`."""
+    left = None if until is None else max(until - time.monotonic(), 0.0)
+    if cancelled is not None:
+        left = POLL_S if left is None else min(left, POLL_S)
+    return None if left is None else left * 1000 + 0.5

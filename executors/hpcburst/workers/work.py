@@ -1,0 +1,97 @@
+"""Run one task's work on the pilot and say how it ended. Never raises: whatever happens is an Outcome."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from hpcburst.results import Failure, Fault, Line, Outcome, Usage
+from hpcburst.tasks import Burst, Command, PythonCall
+from hpcburst.workers.command_server import CommandServers
+from hpcburst.workers.commands import run_command
+from hpcburst.workers.guests import GuestPool, install_guest
+
+MAX_LINES = 10_000
+"""Lines of output an outcome carries at most; a body that writes more has written to the wrong place."""
+
+
+class Workplace:
+    """Everything a pilot needs to do work: its private folder, its guests and its warm servers.
+
+    Args:
+        folder: A private folder on the node's own disk.
+        environ: Process environment that guests get, before their env's activation.
+    """
+
+    def __init__(self, folder: Path, environ: Mapping[str, str] | None = None) -> None:
+        base = dict(os.environ if environ is None else environ)
+        self._guests = GuestPool(home=install_guest(folder), environ=base)
+        self._servers = CommandServers()
+
+    def do(
+        self, burst: Burst, cancelled: threading.Event, on_line: Callable[[Line], None]
+    ) -> Outcome:
+        """Run a task's work to its end; blocks.
+
+        Args:
+            burst: The task.
+            cancelled: Set by another thread to stop it.
+            on_line: Gets each line of output as it comes.
+        """
+        begun = time.time()
+        try:
+            if isinstance(burst.work, Command):
+                return self._command(burst, burst.work, cancelled, on_line)
+            return self._call(burst, burst.work, cancelled, on_line)
+        except Exception as error:  # noqa: BLE001 - the edge of the pilot: a fault of ours is told too
+            failure = Failure(
+                Fault.DIED, type(error).__name__, f"The pilot failed: {error}", traceback.format_exc()
+            )
+            return Outcome(failure=failure, usage=Usage(started_at=begun))
+
+    def close(self) -> None:
+        """End all guests and servers. Idempotent."""
+        with suppress(OSError):
+            self._servers.close()
+        self._guests.close()
+
+    def _command(
+        self,
+        burst: Burst,
+        command: Command,
+        cancelled: threading.Event,
+        on_line: Callable[[Line], None],
+    ) -> Outcome:
+        reply = run_command(
+            command,
+            servers=self._servers,
+            timeout_s=burst.timeout_s,
+            cancelled=cancelled,
+            on_line=on_line,
+        )
+        return Outcome(failure=reply.failure, returncode=reply.returncode, usage=reply.usage)
+
+    def _call(
+        self,
+        burst: Burst,
+        call: PythonCall,
+        cancelled: threading.Event,
+        on_line: Callable[[Line], None],
+    ) -> Outcome:
+        with self._guests.lease(burst.env) as guest:
+            reply = guest.call(
+                call,
+                cwd=burst.cwd,
+                paths=burst.paths,
+                timeout_s=burst.timeout_s,
+                cancelled=cancelled,
+                on_line=on_line,
+            )
+        return Outcome(
+            payload=reply.payload, buffers=reply.buffers, failure=reply.failure, usage=reply.usage
+        )

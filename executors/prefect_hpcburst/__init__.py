@@ -1,0 +1,8 @@
+"""Prefect on the batch system: `BurstTaskRunner` sends the bodies of a flow's tasks to pilots.
+
+The engine (states, retries, caching, logs) stays in the flow process; pilots need no Prefect.
+"""
+
+from prefect_hpcburst.task_runner import BurstTaskRunner
+
+__all__ = ["BurstTaskRunner"]

@@ -1,0 +1,210 @@
+"""The executor: hands Snakemake's jobs to the cluster and its answers back. It only translates."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from snakemake_interface_common.exceptions import WorkflowError
+from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
+from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
+from snakemake_interface_executor_plugins.jobs import JobExecutorInterface
+from snakemake_interface_executor_plugins.settings import SharedFSUsage
+
+from hpcburst.errors import BurstError, RequestError
+from hpcburst.results import Outcome
+from hpcburst.tasks import Burst, Needs
+from snakemake_executor_plugin_hpcburst import answers
+from snakemake_executor_plugin_hpcburst.commands import LEAN, Call, job_environment, read_call
+from snakemake_executor_plugin_hpcburst.logs import RunLogs
+from snakemake_executor_plugin_hpcburst.modes import Circumstances, choose_mode
+from snakemake_executor_plugin_hpcburst.resources import needs_of_job
+from snakemake_executor_plugin_hpcburst.settings import ExecutorSettings, read_shapes
+
+if TYPE_CHECKING:
+    from hpcburst.pools.cluster import BurstCluster
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A job under way: what Snakemake knows it by, its future and its log."""
+
+    info: SubmittedJobInfo
+    future: Future[Outcome]
+    log: Path
+
+
+class Executor(RemoteExecutor):  # type: ignore[misc]  # Snakemake's interface is not typed
+    """Runs the jobs of one workflow on a cluster of short batch jobs.
+
+    The cluster starts with the first job and ends with `shutdown`, whatever happened in between.
+    Results are pushed: the base class's polling thread sleeps until there is one, and reports it.
+    (The cluster's own thread must not: Snakemake may hold a report up for its latency-wait.)
+    """
+
+    def __init__(self, workflow: Any, logger: Any) -> None:
+        # The base class starts a thread that calls us, so everything it may meet comes first.
+        self._settings: ExecutorSettings = workflow.executor_settings or ExecutorSettings()
+        self._cluster: BurstCluster | None = None
+        self._running: dict[int, Running] = {}
+        self._ended: deque[tuple[int, Future[Outcome]]] = deque()
+        self._guard = threading.Lock()
+        self._wake: Callable[[], object] = lambda: None
+        self._stopped = False
+        self._logs = RunLogs.of_this_process(self._settings.log_dir, keep=self._settings.keep_logs)
+        if workflow.remote_execution_settings.immediate_submit:
+            raise WorkflowError(
+                "--immediate-submit was asked for. The hpcburst executor keeps the order of jobs "
+                "itself and its batch jobs end with it. Leave the option out."
+            )
+        super().__init__(workflow, logger)
+        try:
+            self._mode = choose_mode(self._settings.mode, self._circumstances())
+        except RequestError as error:
+            self.shutdown()
+            raise WorkflowError(str(error)) from error
+
+    def run_job(self, job: JobExecutorInterface) -> None:
+        """Send one job or group job to the cluster. A job that cannot be sent has failed."""
+        info = SubmittedJobInfo(job)
+        try:
+            burst, log = self._burst(job)
+            self.report_job_submission(info)
+            future = self._started_cluster().launch(burst)
+        except (BurstError, WorkflowError, OSError) as error:
+            self._report_failure(info, answers.refusal(error))
+            return
+        with self._guard:
+            self._running[id(info)] = Running(info, future, log)
+        future.add_done_callback(partial(self._hear, id(info)))
+
+    def report_job_submission(self, job_info: SubmittedJobInfo, register_job: bool = True) -> None:
+        """Mark the job as begun, without listing it for the base class to poll."""
+        super(RemoteExecutor, self).report_job_submission(job_info, register_job=register_job)
+
+    async def check_active_jobs(
+        self, active_jobs: list[SubmittedJobInfo]
+    ) -> AsyncGenerator[SubmittedJobInfo, None]:
+        """Report what has ended since. Nothing is asked for: answers come by themselves."""
+        while self._ended:
+            self._report(*self._ended.popleft())
+        for info in active_jobs:
+            yield info
+
+    async def sleep(self) -> None:
+        """Sleep until a job has ended or `shutdown`, which never waits for a polling interval."""
+        loop, woken = asyncio.get_running_loop(), asyncio.Event()
+        with self._guard:
+            self._wake = partial(loop.call_soon_threadsafe, woken.set)
+            busy = self._stopped or self._ended
+        if not busy:
+            await woken.wait()
+
+    def cancel(self) -> None:
+        """Withdraw every job and end the cluster."""
+        with self._guard:
+            active = [running.info for running in self._running.values()]
+        try:
+            self.cancel_jobs(active)
+        finally:
+            self.shutdown()
+
+    def cancel_jobs(self, active_jobs: list[SubmittedJobInfo]) -> None:
+        """Withdraw these jobs; Snakemake hears of them no more."""
+        with self._guard:
+            withdrawn = [self._running.pop(id(info), None) for info in active_jobs]
+        for running in withdrawn:
+            if running is not None:
+                running.future.cancel()
+
+    def shutdown(self) -> None:
+        """End the cluster and with it every batch job. Idempotent."""
+        with self._guard:
+            self._stopped, self.wait = True, False
+            self._running.clear()
+            cluster, self._cluster = self._cluster, None
+        try:
+            self._wake_up()
+            super().shutdown()
+        finally:
+            if cluster is not None:
+                cluster.close()
+            self._logs.close()
+
+    def _hear(self, key: int, future: Future[Outcome]) -> None:
+        with self._guard:
+            self._ended.append((key, future))
+        self._wake_up()
+
+    def _wake_up(self) -> None:
+        with suppress(RuntimeError):  # the loop has ended, and nobody sleeps in it
+            self._wake()
+
+    def _circumstances(self) -> Circumstances:
+        shared = self.workflow.storage_settings.shared_fs_usage
+        return Circumstances(
+            precommand=bool(self._precommand()),
+            shares_software=SharedFSUsage.SOFTWARE_DEPLOYMENT in shared,
+        )
+
+    def _precommand(self) -> str:
+        factory = self.workflow.spawned_job_args_factory
+        return str(factory.precommand(executor_common_settings=self.common_settings))
+
+    def _started_cluster(self) -> BurstCluster:
+        if self._cluster is None:
+            from hpcburst.pools.cluster import BurstCluster
+
+            shapes = read_shapes(self._settings.shapes)
+            self._cluster = BurstCluster(max_jobs=self._settings.max_jobs, shapes=shapes)
+        return self._cluster
+
+    def _burst(self, job: JobExecutorInterface) -> tuple[Burst, Path]:
+        needs = needs_of_job(job.threads, dict(job.resources.items()), self._settings.defaults)
+        log = self._logs.begin(job.name, answers.label(job))
+        command = self._mode.command(
+            self._call(job, needs),
+            cwd=self.workflow.workdir_init,
+            environ=job_environment(os.environ, self.envvars()),
+            log=str(log),
+        )
+        return Burst(job.name, command, needs, timeout_s=needs.walltime_s), log
+
+    def _call(self, job: JobExecutorInterface, needs: Needs) -> Call:
+        names = [*job.get_wait_for_files(), *self.dag.get_unneeded_temp_files(job)]
+        python = self.get_python_executable()
+        text = self.format_job_exec(job)
+        call = read_call(text, python, self._precommand(), map(str, names))
+        extra: tuple[str, ...] = (
+            LEAN if hasattr(self.workflow.scheduling_settings, "max_jobs_per_timespan") else ()
+        )
+        if job.is_group():  # else it would use every core of a node it shares with others
+            extra += ("--cores", str(needs.cores))
+        return Call(call.python, (*call.arguments, *extra), call.precommand)
+
+    def _report(self, key: int, future: Future[Outcome]) -> None:
+        with self._guard:
+            running = self._running.pop(key, None)
+        if running is None:  # withdrawn, or the workflow is over
+            return
+        answer = answers.of_future(running.info.job, future, running.log)
+        if answer is None:
+            self._logs.end_well(running.log)
+            self.report_job_success(running.info)
+        else:
+            self._report_failure(running.info, answer)
+
+    def _report_failure(self, info: SubmittedJobInfo, answer: answers.Answer) -> None:
+        info.external_jobid = answer.job_id
+        if info.job.is_group():  # Snakemake drops the message of a group's error
+            self.logger.error(answer.text)
+        self.report_job_error(info, msg=answer.text, aux_logs=list(answer.logs))

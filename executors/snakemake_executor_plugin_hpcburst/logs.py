@@ -1,0 +1,72 @@
+"""Where the output of jobs goes: one folder a run, one file an attempt of a job."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpcburst.errors import TAIL_LINES
+
+_TAIL_BYTES = 1 << 14
+_NAME_LENGTH = 100
+
+
+@dataclass(frozen=True, slots=True)
+class RunLogs:
+    """The log files of one run.
+
+    Attributes:
+        folder: The run's folder, 0700.
+        keep: Whether logs of jobs that ended well stay.
+    """
+
+    folder: Path
+    keep: bool = False
+
+    @classmethod
+    def of_this_process(cls, root: Path, *, keep: bool) -> RunLogs:
+        """The logs of a run that begins now."""
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        return cls(root.absolute() / f"{stamp}-{os.getpid()}", keep=keep)
+
+    def begin(self, rule: str, label: str) -> Path:
+        """The file for one attempt of a job; its folder is there when this returns.
+
+        Args:
+            rule: Name of the rule or group.
+            label: What tells the attempt from the others of the rule.
+        """
+        folder = self.folder / _as_file_name(rule)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return folder / f"{_as_file_name(label)}.log"
+
+    def end_well(self, log: Path) -> None:
+        """Remove the log of a job that ended well, unless all are kept."""
+        if not self.keep:
+            log.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Remove folders that nothing is left in. Idempotent."""
+        for folder in (*self.folder.glob("*"), self.folder, self.folder.parent):
+            with suppress(OSError):  # not empty, or never made
+                folder.rmdir()
+
+
+def last_lines(log: Path) -> str:
+    """The last lines of a log, at most `TAIL_LINES`; "" if there is none."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            lines = deque(file.read().decode(errors="replace").splitlines(), maxlen=TAIL_LINES)
+    except OSError:
+        return ""
+    return "\n".join(lines)
+
+
+def _as_file_name(text: str) -> str:
+    return re.sub(r"[^\w.=-]+", "_", text)[:_NAME_LENGTH] or "_"

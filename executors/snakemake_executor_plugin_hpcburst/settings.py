@@ -1,0 +1,161 @@
+"""What a user may set with `--hpcburst-...`; each value is checked before the first job."""
+
+# Snakemake reads the field types themselves, so annotations must stay objects, and an Optional must
+# be spelled Optional.
+import os
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional
+
+from snakemake_interface_common.exceptions import WorkflowError
+from snakemake_interface_executor_plugins.settings import ExecutorSettingsBase
+
+from hpcburst.errors import RequestError
+from hpcburst.tasks import Shape
+from snakemake_executor_plugin_hpcburst.modes import AUTO, MODES
+from snakemake_executor_plugin_hpcburst.resources import Defaults
+
+LOG_FOLDER = Path(".snakemake/hpcburst_logs")
+
+
+def _setting(default: Any, text: str, **metadata: Any) -> Any:
+    return field(default=default, metadata={"help": text, **metadata})
+
+
+@dataclass
+class ExecutorSettings(ExecutorSettingsBase):
+    """Settings of the executor; making one means that this executor was chosen.
+
+    Attributes:
+        max_jobs: Batch jobs at once, pending and running.
+        mode: How a job runs on its pilot.
+        shapes: Shapes a pilot may have, as `read_shapes` reads them; "" is the site's choice.
+        default_mem_mb: Memory in MB of a rule that states none.
+        default_runtime: Minutes of a rule that states no runtime.
+        queue: Queue (partition) of rules that name none.
+        keep_logs: Keep the logs of jobs that ended well.
+        log_dir: Folder of the jobs' logs.
+
+    Raises:
+        WorkflowError: A value cannot be used.
+    """
+
+    max_jobs: int = _setting(
+        50,
+        "Batch jobs to hold at once, pending and running (default: 50). --jobs limits how many "
+        "Snakemake jobs are under way; many of them share one batch job.",
+        type=int,
+    )
+    mode: str = _setting(
+        AUTO,
+        "How a job runs on its pilot. zygote: forked from a Snakemake that is imported once per "
+        "pilot; spawn: a new Snakemake process each. auto takes the fastest one that gives the "
+        "same result for this workflow (default: auto).",
+        choices=[AUTO, *MODES],
+    )
+    shapes: str = _setting(
+        "",
+        "Shapes a batch job may have: CORES:MEMORY:WALLTIME[:GPUS[:QUEUE]], separated by commas, "
+        "for instance 4:8GB:30m,1:32GB:2h,8:64GB:1h:2:gpu (default: what the site file allows).",
+        type=str,
+    )
+    default_mem_mb: Optional[int] = _setting(  # noqa: UP045 - Snakemake does not know `int | None`
+        None,
+        "Memory in MB (10^6 bytes) for a rule without mem_mb (default: the site's).",
+        type=int,
+    )
+    default_runtime: Optional[int] = _setting(  # noqa: UP045 - as above
+        None,
+        "Minutes after which a job of a rule without runtime is stopped (default: when its "
+        "batch job ends).",
+        type=int,
+    )
+    queue: Optional[str] = _setting(  # noqa: UP045 - as above
+        None,
+        "Queue (partition) for rules that name none with the resource queue, slurm_partition, "
+        "partition or lsf_queue (default: the site's).",
+        type=str,
+    )
+    keep_logs: bool = _setting(
+        False,
+        "Keep the logs of jobs that ended well; logs of failed jobs are always kept.",
+    )
+    log_dir: Path = _setting(  # noqa: RUF009 - a frozen path
+        LOG_FOLDER,
+        f"Folder for the logs of jobs, on the shared file system (default: {LOG_FOLDER} in the "
+        "working directory).",
+        type=Path,
+    )
+
+    def __post_init__(self) -> None:
+        self.check()
+        # Snakemake makes the settings of the chosen executor and of no other, in the main process,
+        # before it looks for a conda command: there is no later place that is early enough.
+        offer_conda_command()
+
+    def check(self) -> None:
+        """Check every value.
+
+        Raises:
+            WorkflowError: A value cannot be used.
+        """
+        amounts = {"max-jobs": self.max_jobs, "default-mem-mb": self.default_mem_mb}
+        amounts["default-runtime"] = self.default_runtime
+        for name, value in amounts.items():
+            if value is not None and value < 1:
+                raise WorkflowError(f"--hpcburst-{name} {value} was asked for; at least 1 is.")
+        if self.mode not in (AUTO, *MODES):
+            raise WorkflowError(
+                f"--hpcburst-mode {self.mode!r} is none of {AUTO}, {', '.join(MODES)}."
+            )
+        try:
+            read_shapes(self.shapes)
+        except RequestError as error:
+            raise WorkflowError(f"--hpcburst-shapes {self.shapes!r}: {error}") from error
+
+    @property
+    def defaults(self) -> Defaults:
+        """What holds for rules that do not say."""
+        return Defaults(self.default_mem_mb, self.default_runtime, self.queue)
+
+
+def read_shapes(text: str) -> tuple[Shape, ...]:
+    """Shapes from text such as "4:8GB:30m,8:64GB:1h:2:gpu".
+
+    >>> [str(shape) for shape in read_shapes("4:8GB:30m, 8:64GB:1h:2:long")]
+    ['4 core, 8000 MB, 30 min', '8 core, 64000 MB, 2 GPU, 60 min on long']
+
+    Raises:
+        RequestError: It cannot be read.
+    """
+    return tuple(_read_shape(part.strip()) for part in text.split(",") if part.strip())
+
+
+def _read_shape(text: str) -> Shape:
+    parts = text.split(":")
+    counts = (parts[0], parts[3] if len(parts) > 3 and parts[3] else "0")
+    readable = all(count.strip().isdecimal() for count in counts)
+    if not 3 <= len(parts) <= 5 or not readable or int(counts[0]) < 1:
+        raise RequestError(
+            f"A pilot of the shape {text!r} was asked for",
+            "that is not CORES:MEMORY:WALLTIME[:GPUS[:QUEUE]]",
+            "write for instance 4:8GB:30m or 8:64GB:1h:2:gpu",
+        )
+    queue = parts[4].strip() if len(parts) > 4 else ""
+    cores, gpus = map(int, counts)
+    return Shape.of(cores=cores, memory=parts[1], walltime=parts[2], gpus=gpus, queue=queue or None)
+
+
+def offer_conda_command() -> None:
+    """Put the stand-in for `conda` last on this process's PATH, if no `conda` is there.
+
+    Jobs find it through the PATH they are given.
+    """
+    if shutil.which("conda"):
+        return
+    from hpcburst.envs.conda_standin import install_standin, with_conda_on_path
+    from hpcburst.policy.load import load_site
+
+    folder = install_standin(load_site().paths.shared_root / "bin")
+    os.environ["PATH"] = with_conda_on_path(os.environ, folder)["PATH"]
