@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from typing import Any, NoReturn
 
 from hpcburst.errors import (
@@ -46,11 +45,19 @@ def value_of(outcome: Outcome, name: str) -> Any:
 
     Raises:
         BaseException: What the body raised, rebuilt, with the env's traceback as a note.
-        BurstError: The body did not end by itself, or its exception cannot be rebuilt here.
+        BurstError: The body did not end by itself, or its value or exception cannot be rebuilt
+            here.
     """
     if outcome.failure is not None:
         raise_failure(outcome.failure, outcome.where, name)
-    return values.loads(outcome.payload, outcome.buffers)
+    try:
+        return values.loads(outcome.payload, outcome.buffers)
+    except Exception as error:
+        raise RequestError(
+            f"Task {name!r} returned a value of its env",
+            f"it cannot be read here ({type(error).__name__}: {error})",
+            "return plain data, arrays or the path of a file",
+        ) from error
 
 
 def raise_failure(failure: Failure, where: Where, name: str) -> NoReturn:
@@ -71,7 +78,9 @@ def raise_failure(failure: Failure, where: Where, name: str) -> NoReturn:
 def _raised(failure: Failure, where: Where, name: str) -> BaseException:
     error = _rebuilt(failure)
     if isinstance(error, Exception):
-        error.add_note(f"In the task's env (job {where.job_id} on {where.host}):\n{failure.traceback}")
+        error.add_note(
+            f"In the task's env (job {where.job_id} on {where.host}):\n{failure.traceback}"
+        )
         return error
     # SystemExit and its kin would end the caller, who did nothing wrong; unknown types cannot come.
     told = BodyError(
@@ -90,6 +99,6 @@ def _rebuilt(failure: Failure) -> object:
     if failure.pickled is None:
         return None
     try:
-        return pickle.loads(failure.pickled)  # noqa: S301 - made by our own guest, over TLS
+        return values.loads(failure.pickled)
     except Exception:  # noqa: BLE001 - any class may refuse in any way; its text is told instead
         return None

@@ -40,7 +40,7 @@ class BurstError(Exception):
         log: str | None = None,
         tail: str = "",
     ) -> None:
-        super().__init__(asked)
+        super().__init__(_headline(asked, found, todo))
         self.asked = asked
         self.found = found
         self.todo = todo
@@ -50,13 +50,12 @@ class BurstError(Exception):
         self.tail = "\n".join(tail.strip().splitlines()[-TAIL_LINES:])
 
     def __str__(self) -> str:
-        sentences = [_sentence(text) for text in (self.asked, self.found, self.todo) if text]
         where = [
             f"{label} {value}"
             for label, value in (("job", self.job_id), ("host", self.host), ("log", self.log))
             if value
         ]
-        text = " ".join(sentences)
+        text = str(self.args[0])
         if where:
             text += f" [{', '.join(where)}]"
         if self.tail:
@@ -117,6 +116,10 @@ class Cancelled(RunError):
     """The task was withdrawn before it ended."""
 
 
+def _headline(*parts: str) -> str:
+    return " ".join(_sentence(part) for part in parts if part)
+
+
 def _sentence(text: str) -> str:
     text = text.strip()
     text = text[:1].upper() + text[1:]
@@ -125,6 +128,7 @@ def _sentence(text: str) -> str:
 
 def _rebuild(kind: type[BurstError], fields: dict[str, Any]) -> BurstError:
     error = kind.__new__(kind)
-    Exception.__init__(error, fields["asked"])
+    headline = _headline(fields["asked"], fields["found"], fields["todo"])
+    Exception.__init__(error, headline)
     error.__dict__.update(fields)
     return error

@@ -185,7 +185,7 @@ class Burst:
 
 
 def needs(**fields: Any) -> Callable[[F], F]:
-    """State what a task needs: `@needs(env="envs/stats.yaml", cores=2, memory="4GB", walltime="5m")`.
+    """State what a task needs: `@needs(env="stats.yaml", cores=2, memory="4GB", walltime="5m")`.
 
     Put it under `@task`. A relative `env` is looked up beside the file that defines the function,
     then in the working directory.

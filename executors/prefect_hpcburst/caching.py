@@ -1,12 +1,21 @@
-"""What a cached result depends on beside its inputs: the body as it travels, and the env it ran in."""
+"""What a cached result depends on beside its inputs: the body as it travels, the env it ran in.
+
+The body counts wherever a policy has `TASK_SOURCE`, by its digest, which covers the helpers it
+uses. The env counts in every policy: the same code in another env is another computation.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from prefect.cache_policies import CachePolicy
-from prefect.context import TaskRunContext
+from prefect.cache_policies import NONE, CachePolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from prefect import Task
+    from prefect.context import TaskRunContext
 
 
 @dataclass
@@ -28,3 +37,21 @@ class InEnv(CachePolicy):
     ) -> str | None:
         """The key of the env; the same spec on the same platform gives the same key."""
         return self.env_key or None
+
+
+def policy_in_env(task: Task[..., Any], env_key: Callable[[], str]) -> Any:
+    """The task's cache policy, with its env in the key.
+
+    Args:
+        task: The task.
+        env_key: Finds the key of its env, "" for the driver's own Python; not asked when the task
+            caches nothing.
+
+    Raises:
+        EnvError: The env cannot be found or read.
+    """
+    policy = task.cache_policy
+    if not isinstance(policy, CachePolicy) or policy == NONE:
+        return policy
+    key = env_key()
+    return policy + InEnv(env_key=key) if key else policy

@@ -1,26 +1,25 @@
-"""What stands in for a task's function while a BurstTaskRunner runs it: the same call, elsewhere."""
+"""What stands in for a task's function under a BurstTaskRunner: the same call, elsewhere."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 import os
 import queue
 import sys
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hpcburst.answers import value_of
 from hpcburst.bodies import call_of
-from hpcburst.results import Line, Outcome
-from hpcburst.tasks import Body, Burst, Env, Needs
+from hpcburst.tasks import Burst, Needs
+from prefect_hpcburst.output import log_for_run
 
-Launch = Callable[[Burst, Callable[[Sequence[Line]], None]], "Future[Outcome]"]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
-_STREAMS = {"stdout": logging.INFO, "stderr": logging.INFO}
+    from hpcburst.results import Line, Outcome
+    from prefect_hpcburst.flight import Flight
 
 
 @dataclass(frozen=True)
@@ -28,41 +27,66 @@ class Order:
     """Everything about a task that its every run shares.
 
     Attributes:
-        name: The task's name.
-        body: Its function, as data.
+        fn: Its function.
         needs: What it asks for.
-        env: Its env, perhaps still being built.
-        launch: Queues a burst.
-        timeout_s: Seconds its body may run.
-        log_prints: False leaves prints to the flow's own output.
+        flight: What carries it.
+        timeout_s: Seconds its body may run, by Prefect's `timeout_seconds`.
+        log_prints: Whether what it prints goes to its log.
     """
 
-    name: str
-    body: Body
+    fn: Callable[..., Any]
     needs: Needs
-    env: Future[Env | None]
-    launch: Launch
+    flight: Flight
     timeout_s: float | None = None
     log_prints: bool = True
 
 
-class RemoteBody:
-    """Called by Prefect's engine as the task's function; runs the body on a pilot.
+class StandIn:
+    """Has the name and the signature of the function it stands for.
 
     Args:
-        fn: The function it stands for.
-        order: What to send.
+        fn: That function.
     """
 
-    def __init__(self, fn: Callable[..., Any], order: Order) -> None:
-        self.__name__ = getattr(fn, "__name__", order.name)
-        self.__qualname__ = getattr(fn, "__qualname__", order.name)
+    def __init__(self, fn: Callable[..., Any]) -> None:
+        name = getattr(fn, "__name__", type(fn).__name__)
+        self.__name__ = name
+        self.__qualname__ = getattr(fn, "__qualname__", name)
         self.__doc__ = fn.__doc__
         self.__module__ = getattr(fn, "__module__", __name__)
         self.__signature__ = inspect.signature(fn)
+
+
+class Refusal(StandIn):
+    """Stands for a function that cannot travel: its run fails with the reason.
+
+    Args:
+        fn: The function.
+        reason: Why not.
+    """
+
+    def __init__(self, fn: Callable[..., Any], reason: Exception) -> None:
+        super().__init__(fn)
+        self._reason = reason
+
+    def __call__(self, *_: Any, **__: Any) -> Any:
+        """Raise the reason."""
+        raise self._reason
+
+
+class RemoteBody(StandIn):
+    """Called by Prefect's engine as the task's function; runs the body on a pilot.
+
+    Args:
+        order: What to run.
+    """
+
+    def __init__(self, order: Order) -> None:
+        super().__init__(order.fn)
         self._order = order
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run it; raises what `run_remotely` does."""
         return run_remotely(self._order, args, kwargs)
 
 
@@ -70,7 +94,15 @@ class AsyncRemoteBody(RemoteBody):
     """The same for an `async def`: awaited by the engine, run to its end in the guest."""
 
     async def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run it; raises what `run_remotely` does."""
         return await asyncio.to_thread(run_remotely, self._order, args, kwargs)
+
+
+def stand_ins() -> dict[Any, str]:
+    """Objects of Prefect's that bodies may use where there is no Prefect, and their stand-ins."""
+    import prefect
+
+    return {prefect.get_run_logger: "task_logger"}
 
 
 def run_remotely(order: Order, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -78,61 +110,52 @@ def run_remotely(order: Order, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 
     Raises:
         BaseException: What the body raised, or a BurstError.
+        asyncio.CancelledError: The flow run was stopped.
     """
     burst = Burst(
-        name=_run_name(order.name),
-        work=call_of(order.body, args, kwargs),
+        name=_run_name() or order.fn.__name__,
+        work=call_of(order.fn, *_plain_lists((args, kwargs)), stand_ins=stand_ins()),
         needs=order.needs,
-        env=order.env.result(),
+        env=order.flight.env(order.needs),
         timeout_s=_least(order.timeout_s, order.needs.walltime_s),
         cwd=os.getcwd(),  # noqa: PTH109 - the text is what travels
         paths=_import_paths(order.needs),
     )
-    return value_of(_wait(order, burst), burst.name)
+    return value_of(_outcome(order, burst), burst.name)
 
 
-def _wait(order: Order, burst: Burst) -> Outcome:
+def _plain_lists(arguments: Any) -> Any:
+    """Lists of futures come resolved, but still as Prefect's own kind of list: make them lists."""
+    from prefect.futures import PrefectFutureList
+    from prefect.utilities.collections import visit_collection
+
+    def plain(value: Any) -> Any:
+        return list(value) if isinstance(value, PrefectFutureList) else value
+
+    return visit_collection(arguments, visit_fn=plain, return_data=True)
+
+
+def _outcome(order: Order, burst: Burst) -> Outcome:
     """Wait in the engine's own thread, where its logger knows which task run is meant."""
     told: queue.SimpleQueue[Sequence[Line] | None] = queue.SimpleQueue()
-    future = order.launch(burst, told.put)
+    log = log_for_run(prints=order.log_prints)
+    future = order.flight.launch(burst, told.put)
     future.add_done_callback(lambda _: told.put(None))
     try:
-        log = _logger() if order.log_prints else _print
         while (lines := told.get()) is not None:
             for line in lines:
                 log(line)
-        return future.result()
+        return order.flight.outcome(future)
     except BaseException:
         future.cancel()  # whoever stopped us wants the body stopped too
         raise
 
 
-def _logger() -> Callable[[Line], None]:
-    from prefect.exceptions import MissingContextError
-    from prefect.logging import get_run_logger
-
-    try:
-        logger = get_run_logger()
-    except MissingContextError:
-        return _print
-
-    def log(line: Line) -> None:
-        level = _STREAMS.get(line.level) or logging.getLevelName(line.level)
-        logger.log(level if isinstance(level, int) else logging.INFO, "%s", line.text)
-
-    return log
-
-
-def _print(line: Line) -> None:
-    stream = sys.stdout if line.level == "stdout" else sys.stderr
-    stream.write(line.text + "\n")
-
-
-def _run_name(task_name: str) -> str:
+def _run_name() -> str:
     from prefect.context import TaskRunContext
 
     context = TaskRunContext.get()
-    return context.task_run.name if context and context.task_run else task_name
+    return context.task_run.name if context and context.task_run else ""
 
 
 def _import_paths(needs: Needs) -> tuple[str, ...]:

@@ -1,42 +1,58 @@
-"""`BurstTaskRunner`: the engine stays here, in threads; only the body of a task travels to a pilot."""
+"""`BurstTaskRunner`: the engine stays here, in threads; only the body of a task travels to a pilot.
+
+States, retries, caching, hooks and logs are Prefect's own, kept in the flow process. A *flight*
+begins at the first submit of a flow run and ends with it; each task submitted gets a *remote twin*
+whose function is a call to a pilot.
+"""
 
 from __future__ import annotations
 
-import copy
 import threading
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Self
 
-from prefect import Task
-from prefect.cache_policies import NONE, CachePolicy
-from prefect.futures import PrefectConcurrentFuture, PrefectFuture
+from prefect.context import FlowRunContext
 from prefect.logging import get_run_logger
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from hpcburst.bodies import body_of
 from hpcburst.errors import RequestError
-from hpcburst.tasks import Env, Needs, Shape, needs_of
-from prefect_hpcburst.caching import InEnv
-from prefect_hpcburst.remote_body import AsyncRemoteBody, Order, RemoteBody
+from prefect_hpcburst.flight import Flight
+from prefect_hpcburst.remote_body import StandIn
+from prefect_hpcburst.remote_task import remote_task
+from prefect_hpcburst.threads import EngineThreads
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from prefect import Task
+    from prefect.client.schemas.objects import FlowRun
+    from prefect.futures import PrefectConcurrentFuture, PrefectFuture, PrefectFutureList
+
     from hpcburst.policy.model import Site
     from hpcburst.pools.cluster import BurstCluster
+    from hpcburst.tasks import Shape
 
 MAX_IN_FLIGHT = 512
 """Engine threads. A thread waits while its body runs elsewhere; what is submitted beyond them is
 queued in order, which cannot deadlock: a task's upstream was submitted before it."""
 
+STOP_S = 5.0
+"""Seconds that engines get to report how their runs ended when the flow run was stopped."""
+
 
 class BurstTaskRunner(ThreadPoolTaskRunner[Any]):
     """Run the bodies of a flow's tasks on pilots, each in the env it `@needs`.
+
+    A flow that returns ends when the bodies it began have ended; one that fails or is interrupted
+    ends at once, and its bodies are stopped. A task that cannot run fails alone, with the reason.
 
     Args:
         max_jobs: Batch jobs at once; None is the site's limit, which is never exceeded.
         shapes: Shapes of pilot to use; see `hpcburst.BurstCluster`.
         site: Overrides of the `hpcburst` config section.
         cluster: A BurstCluster that is open already; it is used and left open.
+
+    Raises:
+        RequestError: Both a cluster and what a new one should be were given.
 
     Examples:
         >>> @flow(task_runner=BurstTaskRunner(max_jobs=50))        # doctest: +SKIP
@@ -56,19 +72,22 @@ class BurstTaskRunner(ThreadPoolTaskRunner[Any]):
         self.shapes = tuple(shapes)
         self.site = site
         self._given_cluster = cluster
-        self._cluster: BurstCluster | None = None
-        self._builder: ThreadPoolExecutor | None = None
-        self._envs: dict[Needs, Future[Env | None]] = {}
+        self._flight: Flight | None = None
+        self._flow_run: FlowRun | None = None
+        self._flight_lock = threading.Lock()
+        if cluster is not None and (max_jobs is not None or shapes or site is not None):
+            raise RequestError(
+                "BurstTaskRunner was given a cluster and max_jobs, shapes or site",
+                "the cluster has its own",
+                "say them to the BurstCluster",
+            )
 
     def duplicate(self) -> Self:
         """A runner with the same settings and no pilots."""
-        return type(self)(self.max_jobs, self.shapes, self.site, self._given_cluster)
+        return type(self)(*self._settings())
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, BurstTaskRunner):
-            return False
-        mine = (self.max_jobs, self.shapes, self.site, self._given_cluster)
-        return mine == (other.max_jobs, other.shapes, other.site, other._given_cluster)  # noqa: SLF001
+        return isinstance(other, BurstTaskRunner) and self._settings() == other._settings()
 
     __hash__ = None  # type: ignore[assignment]  # settings may be mappings
 
@@ -79,108 +98,94 @@ class BurstTaskRunner(ThreadPoolTaskRunner[Any]):
         Raises:
             RuntimeError: The runner is not running a flow.
         """
-        if not self._started:
-            raise RuntimeError("the task runner has pilots only while its flow runs")
-        if self._cluster is None:
-            self._cluster = self._given_cluster or self._new_cluster()
-        return self._cluster
+        return self._running_flight().cluster
 
-    def submit(  # type: ignore[override]
+    def submit(
         self,
         task: Task[..., Any],
         parameters: dict[str, Any],
         wait_for: Iterable[PrefectFuture[Any]] | None = None,
         dependencies: dict[str, set[Any]] | None = None,
     ) -> PrefectConcurrentFuture[Any]:
-        """Submit a task: its engine runs here, its body on a pilot.
+        """Submit a task: its engine runs here, its body on a pilot."""
+        return super().submit(self._remote(task), parameters, wait_for, dependencies)
 
-        Raises:
-            RequestError: The task cannot travel (a generator, no source, more than any queue has).
-        """
-        remote = task if isinstance(task.fn, RemoteBody) else self._remote(task)
-        return super().submit(remote, parameters, wait_for, dependencies)
+    def map(
+        self,
+        task: Task[..., Any],
+        parameters: dict[str, Any],
+        wait_for: Iterable[PrefectFuture[Any]] | None = None,
+    ) -> PrefectFutureList[PrefectConcurrentFuture[Any]]:
+        """Submit a task for each item; its body is read once."""
+        return super().map(self._remote(task), parameters, wait_for)
 
-    def __exit__(self, exc_type: Any, exc_value: Any, traceback: Any) -> None:
-        """End the run: wait for what was submitted, or stop it if the flow was stopped."""
-        if exc_type is not None:
-            self._close()
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self._executor = EngineThreads(MAX_IN_FLIGHT)  # type: ignore[assignment]
+        return self
+
+    def __exit__(self, exc_type: object, exc_value: object, traceback: object) -> None:
+        """End the run: wait for bodies on their way, or stop them if the flow did not return."""
+        flight, self._flight = self._flight, None
+        if flight is not None and (exc_type is not None or self._flow_failed()):
+            flight.stop()
+            self._executor.hurry(STOP_S)  # type: ignore[union-attr]
         try:
             super().__exit__(exc_type, exc_value, traceback)
         finally:
-            self._close()
+            if flight is not None:
+                flight.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        live = {"_cluster": None, "_builder": None, "_envs": {}}
-        return {**super().__getstate__(), **live}
+        if self._given_cluster is not None:
+            raise RequestError(
+                "A flow with BurstTaskRunner(cluster=...) was sent to another process",
+                "its cluster is open in this process alone",
+                "give the runner max_jobs, shapes and site instead",
+            )
+        gone: dict[str, Any] = {
+            "_flight": None,
+            "_flow_run": None,
+            "_executor": None,
+            "_cancel_events": {},
+        }
+        state = {**super().__getstate__(), **gone, "_started": False}
+        del state["_flight_lock"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._flight_lock = threading.Lock()
+
+    def _settings(self) -> tuple[Any, ...]:
+        return (self.max_jobs, self.shapes, self.site, self._given_cluster)
 
     def _remote(self, task: Task[..., Any]) -> Task[..., Any]:
-        """A copy of the task whose function runs on a pilot."""
-        if task.isgenerator:
-            raise RequestError(
-                f"Task {task.name!r} was submitted to a BurstTaskRunner",
-                "it is a generator, and a generator cannot be left half-way on a pilot",
-                "return a list, or submit it with another task runner",
-            )
-        needs = needs_of(task)
-        body = body_of(task.fn, stand_ins={_get_run_logger(): "task_logger"})
-        order = Order(
-            name=task.name,
-            body=body,
-            needs=needs,
-            env=self._env(needs),
-            launch=self.cluster.launch,
-            timeout_s=task.timeout_seconds,
-            log_prints=task.log_prints is not False,
-        )
-        remote = copy.copy(task)
-        remote.fn = (AsyncRemoteBody if task.isasync else RemoteBody)(task.fn, order)
-        remote.timeout_seconds = None  # kept on the pilot, which can stop a blocking body
-        remote.source_code = body.digest  # what TASK_SOURCE hashes: the body as it travels
-        remote.cache_policy = self._cache_policy(task, needs)
-        return remote
+        if isinstance(task.fn, StandIn):
+            return task
+        return remote_task(task, self._running_flight())
 
-    def _cache_policy(self, task: Task[..., Any], needs: Needs) -> Any:
-        policy = task.cache_policy
-        if needs.env is None or not isinstance(policy, CachePolicy) or policy == NONE:
-            return policy
-        return policy + InEnv(env_key=self.cluster.env_key_for(needs))
+    def _running_flight(self) -> Flight:
+        if not self._started:
+            raise RuntimeError("the task runner has pilots only while its flow runs")
+        with self._flight_lock:
+            if self._flight is None:
+                self._flight = self._new_flight()
+            return self._flight
 
-    def _env(self, needs: Needs) -> Future[Env | None]:
-        """The env, built beside the flow: submitting goes on while it is."""
-        if needs not in self._envs:
-            if self._builder is None:
-                self._builder = ThreadPoolExecutor(4, thread_name_prefix="hpcburst-env")
-            self._envs[needs] = self._builder.submit(self.cluster.env_for, needs)
-        return self._envs[needs]
-
-    def _new_cluster(self) -> BurstCluster:
+    def _new_flight(self) -> Flight:
         from hpcburst.pools.cluster import BurstCluster
 
+        context = FlowRunContext.get()
+        self._flow_run = context.flow_run if context else None
+        logger = get_run_logger() if context else self.logger
+        if self._given_cluster is not None:
+            return Flight(self._given_cluster, owned=False, logger=logger)
         cluster = BurstCluster(shapes=self.shapes, max_jobs=self.max_jobs, site=self.site)
-        self._logger().info("Pilots come and go with demand; records are in %s", cluster.run_folder)
-        return cluster
+        logger.info("Pilots come and go with demand; records are in %s", cluster.run_folder)
+        return Flight(cluster, owned=True, logger=logger)
 
-    def _close(self) -> None:
-        cluster, self._cluster = self._cluster, None
-        builder, self._builder = self._builder, None
-        self._envs = {}
-        if builder is not None:
-            builder.shutdown(wait=False, cancel_futures=True)
-        if cluster is not None and cluster is not self._given_cluster:
-            cluster.close()
-            self._logger().info("%s", cluster.record.text().splitlines()[0])
-
-    def _logger(self) -> Any:
-        from prefect.exceptions import MissingContextError
-
-        try:
-            return get_run_logger()
-        except MissingContextError:
-            return self.logger
-
-
-def _get_run_logger() -> Any:
-    """Prefect's `get_run_logger`, the object that flow files import."""
-    import prefect
-
-    return prefect.get_run_logger
+    def _flow_failed(self) -> bool:
+        """Whether the flow raised: Prefect's engine has caught that before it closes its runner."""
+        state = self._flow_run.state if self._flow_run else None
+        return state is not None and not state.is_completed()

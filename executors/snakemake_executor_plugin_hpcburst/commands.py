@@ -10,13 +10,17 @@ from __future__ import annotations
 import ast
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from hpcburst.errors import RequestError
 
 LEAN = ("--max-jobs-per-timespan", "1000/0s", "--scheduler", "greedy")
 """A nested call runs one job: without a rate limit its process does not wait a second to end."""
+
+Target = tuple[str, Mapping[str, str]]
+"""A job as Snakemake names it: its rule and its wildcards."""
 
 _ESCAPE = r"\\(?:[\\'nrt]|x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})"
 _NEVER_BARE = r"\\\n\r\0\ud800-\udfff"
@@ -102,6 +106,29 @@ def read_words(text: str, as_they_stand: Iterable[str] = ()) -> tuple[str, ...]:
         word, at = _read_word(text, at, candidates)
         words.append(word)
     return tuple(words)
+
+
+def check_targets(asked: Sequence[Target], carried: Sequence[Target]) -> None:
+    """Check that a nested call will know its jobs by the same wildcards.
+
+    Snakemake 9.27 writes them as `name=value,...` and, reading that, strips quotes from the ends of
+    values and splits at commas: the job would wait for files that never were.
+
+    Args:
+        asked: Rule name and wildcards of each job.
+        carried: The same after Snakemake wrote and read them; empty if it cannot read it.
+
+    Raises:
+        RequestError: They differ.
+    """
+    for job, read in zip_longest(asked, carried[: len(asked)]):
+        if read is None or (job[0], dict(job[1])) != (read[0], dict(read[1])):
+            raise RequestError(
+                f"Rule {job[0]} is to run with the wildcards {dict(job[1])!r}",
+                "a comma in a value, or a quote at its begin or end, is lost when Snakemake hands "
+                "a job to a cluster",
+                "rename the files, or make it a localrule",
+            )
 
 
 def job_environment(environ: Mapping[str, str], declared: Mapping[str, str]) -> dict[str, str]:

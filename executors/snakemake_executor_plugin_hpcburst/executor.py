@@ -19,12 +19,20 @@ from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 from snakemake_interface_executor_plugins.jobs import JobExecutorInterface
 from snakemake_interface_executor_plugins.settings import SharedFSUsage
+from snakemake_interface_executor_plugins.utils import encode_target_jobs_cli_args
 
 from hpcburst.errors import BurstError, RequestError
 from hpcburst.results import Outcome
 from hpcburst.tasks import Burst, Needs
 from snakemake_executor_plugin_hpcburst import answers
-from snakemake_executor_plugin_hpcburst.commands import LEAN, Call, job_environment, read_call
+from snakemake_executor_plugin_hpcburst.commands import (
+    LEAN,
+    Call,
+    Target,
+    check_targets,
+    job_environment,
+    read_call,
+)
 from snakemake_executor_plugin_hpcburst.logs import RunLogs
 from snakemake_executor_plugin_hpcburst.modes import Circumstances, choose_mode
 from snakemake_executor_plugin_hpcburst.resources import needs_of_job
@@ -180,6 +188,7 @@ class Executor(RemoteExecutor):  # type: ignore[misc]  # Snakemake's interface i
         return Burst(job.name, command, needs, timeout_s=needs.walltime_s), log
 
     def _call(self, job: JobExecutorInterface, needs: Needs) -> Call:
+        check_targets(list(job.get_target_spec()), _carried_targets(job))
         names = [*job.get_wait_for_files(), *self.dag.get_unneeded_temp_files(job)]
         python = self.get_python_executable()
         text = self.format_job_exec(job)
@@ -208,3 +217,13 @@ class Executor(RemoteExecutor):  # type: ignore[misc]  # Snakemake's interface i
         if info.job.is_group():  # Snakemake drops the message of a group's error
             self.logger.error(answer.text)
         self.report_job_error(info, msg=answer.text, aux_logs=list(answer.logs))
+
+
+def _carried_targets(job: JobExecutorInterface) -> list[Target]:
+    """A job's targets after Snakemake wrote them into a command line and read them back."""
+    from snakemake.target_jobs import parse_target_jobs_cli_args
+
+    try:
+        return list(parse_target_jobs_cli_args(encode_target_jobs_cli_args(job.get_target_spec())))
+    except ValueError:
+        return []

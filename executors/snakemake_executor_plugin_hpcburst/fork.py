@@ -124,7 +124,10 @@ def _path_entries(text: str | None) -> list[str]:
 
 def _run_snakemake(argv: list[str]) -> int:
     from snakemake import cli
+    from snakemake.workflow import Workflow
 
+    if hasattr(Workflow, "_rundir"):  # noted when Snakemake is imported, for its log's head
+        Workflow._rundir = os.getcwd()  # noqa: PTH109, SLF001 - text; see above
     sys.argv = ["snakemake", *argv[3:]]
     try:
         cli.main(argv[3:])

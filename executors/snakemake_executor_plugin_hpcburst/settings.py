@@ -4,6 +4,7 @@
 # be spelled Optional.
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
@@ -11,7 +12,7 @@ from typing import Any, Optional
 from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.settings import ExecutorSettingsBase
 
-from hpcburst.errors import RequestError
+from hpcburst.errors import BurstError, RequestError
 from hpcburst.tasks import Shape
 from snakemake_executor_plugin_hpcburst.modes import AUTO, MODES
 from snakemake_executor_plugin_hpcburst.resources import Defaults
@@ -24,7 +25,7 @@ def _setting(default: Any, text: str, **metadata: Any) -> Any:
 
 
 @dataclass
-class ExecutorSettings(ExecutorSettingsBase):
+class ExecutorSettings(ExecutorSettingsBase):  # type: ignore[misc]  # the interface is untyped
     """Settings of the executor; making one means that this executor was chosen.
 
     Attributes:
@@ -65,11 +66,11 @@ class ExecutorSettings(ExecutorSettingsBase):
         "Memory in MB (10^6 bytes) for a rule without mem_mb (default: the site's).",
         type=int,
     )
-    default_runtime: Optional[int] = _setting(  # noqa: UP045 - as above
+    default_runtime: Optional[float] = _setting(  # noqa: UP045 - as above
         None,
         "Minutes after which a job of a rule without runtime is stopped (default: when its "
         "batch job ends).",
-        type=int,
+        type=float,
     )
     queue: Optional[str] = _setting(  # noqa: UP045 - as above
         None,
@@ -92,7 +93,8 @@ class ExecutorSettings(ExecutorSettingsBase):
         self.check()
         # Snakemake makes the settings of the chosen executor and of no other, in the main process,
         # before it looks for a conda command: there is no later place that is early enough.
-        offer_conda_command()
+        with suppress(BurstError, OSError, ValueError):  # Snakemake says so if a rule needs it
+            offer_conda_command()
 
     def check(self) -> None:
         """Check every value.
@@ -100,11 +102,11 @@ class ExecutorSettings(ExecutorSettingsBase):
         Raises:
             WorkflowError: A value cannot be used.
         """
-        amounts = {"max-jobs": self.max_jobs, "default-mem-mb": self.default_mem_mb}
-        amounts["default-runtime"] = self.default_runtime
-        for name, value in amounts.items():
-            if value is not None and value < 1:
-                raise WorkflowError(f"--hpcburst-{name} {value} was asked for; at least 1 is.")
+        for name in ("max_jobs", "default_mem_mb", "default_runtime"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                flag = f"--hpcburst-{name.replace('_', '-')}"
+                raise WorkflowError(f"{flag} {value} was asked for, which is not above 0.")
         if self.mode not in (AUTO, *MODES):
             raise WorkflowError(
                 f"--hpcburst-mode {self.mode!r} is none of {AUTO}, {', '.join(MODES)}."
@@ -154,8 +156,9 @@ def offer_conda_command() -> None:
     """
     if shutil.which("conda"):
         return
-    from hpcburst.envs.conda_standin import install_standin, with_conda_on_path
+    from hpcburst.comms.staging import private_folder
+    from hpcburst.envs.conda_standin import with_conda_on_path
     from hpcburst.policy.load import load_site
 
-    folder = install_standin(load_site().paths.shared_root / "bin")
+    folder = private_folder(load_site().paths.shared_root) / "conda-standin"
     os.environ["PATH"] = with_conda_on_path(os.environ, folder)["PATH"]

@@ -1,8 +1,8 @@
 """A function as data: what the driver sends so that another Python can run it.
 
-Functions travel as source, not as byte code: byte code of one minor version crashes another. With a
-function goes what its names stand for: its closure and defaults, the globals it loads, functions and
-classes of the same module as text, modules by name, all else pickled. What a library defines is
+Functions travel as source, not as byte code: byte code of one minor version crashes another. With
+a function goes what its names stand for: its closure and defaults, the globals it loads, functions
+and classes of the same module as text, modules by name, all else pickled. What a library defines is
 imported in the env by its name.
 """
 
@@ -11,14 +11,16 @@ from __future__ import annotations
 import hashlib
 import marshal
 import pickle
-from collections.abc import Mapping, Sequence
 from types import FunctionType, MethodType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hpcburst.bodies.collect import Collector, is_installed
 from hpcburst.errors import RequestError
 from hpcburst.tasks import Body, PythonCall
 from hpcburst.workers.guest import values
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 NO_STAND_INS: Mapping[Any, str] = {}
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import functools
 import sys
 import sysconfig
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import CellType, FunctionType, ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hpcburst.bodies.sources import Definition, NoSourceError, definition_of, names_in
 from hpcburst.errors import RequestError
 from hpcburst.workers.guest import values
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 Spec = tuple[Any, ...]
 """How the guest gets a value: ("item", n), ("pickled", bytes, words), ("module", name, stand-ins),
@@ -64,7 +66,7 @@ class Collector:
         self.name = str(getattr(root, "__qualname__", type(root).__qualname__))
         self.items: list[Item] = []
         self.modules: list[str] = []
-        self._homes = {getattr(root, "__module__", "__main__"), "__main__"}
+        self._homes = {"__main__", *_home(root)}
         self._stand_ins = {id(thing): (thing, name) for thing, name in stand_ins.items()}
         self._engines = {_OURS, *(_package(thing) for thing in stand_ins)}
         self._numbers: dict[int, int] = {}
@@ -114,20 +116,19 @@ class Collector:
         )
 
     def _is_wrapped(self, thing: Any) -> bool:
-        """Whether a library's decorator made it from a function of the user's (`lru_cache`, ...)."""
+        """Whether a library's decorator (`lru_cache`, ...) made it from a function of the user's."""
         inner = getattr(thing, "__wrapped__", None)
         return isinstance(inner, FunctionType) and self._at_home(inner)
 
     def _stand_ins_in(self, module: ModuleType) -> dict[str, str]:
         if not self._stand_ins or _package(module) not in self._engines:
             return {}
-        found = {name: self._stand_ins.get(id(thing)) for name, thing in vars(module).items()}
-        found.update(
-            (name, (thing, stand_in))
-            for thing, stand_in in self._stand_ins.values()
-            if (name := getattr(thing, "__name__", "")) and getattr(module, name, None) is thing
-        )
-        return {name: row[1] for name, row in sorted(found.items()) if row is not None}
+        named = {getattr(row[0], "__name__", ""): row for row in self._stand_ins.values()}
+        return {
+            name: stand_in
+            for name, (thing, stand_in) in sorted(named.items())
+            if name and getattr(module, name, None) is thing
+        }
 
     # --- items -----------------------------------------------------------------------------------
 
@@ -146,11 +147,10 @@ class Collector:
         """A definition: first its place in the list, then what it uses, which may use it."""
         found = self._definition(thing)
         item = self._new_item(thing, found, found.kind)
-        free = _closure(thing)
+        free = _closure(thing, found)
         space = _globals(thing)
         uses = set(found.names(tuple(free)))
         if isinstance(thing, FunctionType):
-            item.kind = "function"  # a lambda is one too
             item.defaults, item.kwdefaults = self._defaults(thing)
         else:
             item.decorators = self._decorators(found, space)
@@ -220,8 +220,9 @@ class Collector:
 
 def is_installed(function: Any) -> bool:
     """Whether a callable belongs to a library, so that an env imports it by name."""
-    module = sys.modules.get(getattr(function, "__module__", None) or "")
-    return module is not None and _is_installed(getattr(module, "__file__", None) or "")
+    name = getattr(function, "__module__", None) or ""
+    file = getattr(sys.modules.get(name), "__file__", None) or ""
+    return _is_installed(file) or name.partition(".")[0] in sys.stdlib_module_names
 
 
 @functools.cache
@@ -233,6 +234,14 @@ def _is_installed(file: str) -> bool:
         return True
     library = sysconfig.get_paths()
     return any(path.is_relative_to(library[name]) for name in ("stdlib", "platstdlib"))
+
+
+def _home(root: Any) -> list[str]:
+    """The module whose definitions go along: the one the user wrote the body in."""
+    while isinstance(root, functools.partial):
+        root = root.func
+    module = getattr(root, "__module__", None)
+    return [] if module is None or is_installed(root) else [module]
 
 
 def _inner_function(value: Any) -> FunctionType | None:
@@ -262,9 +271,9 @@ def _globals(thing: FunctionType | type) -> Mapping[str, Any]:
     return {} if module is None else vars(module)
 
 
-def _closure(thing: FunctionType | type) -> dict[str, Any]:
+def _closure(thing: FunctionType | type, found: Definition) -> dict[str, Any]:
     """Free names and their values; those not yet set are left out."""
-    functions = [thing] if isinstance(thing, FunctionType) else _methods(thing)
+    functions = [thing] if isinstance(thing, FunctionType) else _methods(thing, found)
     return {
         name: value
         for function in functions
@@ -276,11 +285,12 @@ def _closure(thing: FunctionType | type) -> dict[str, Any]:
     }
 
 
-def _methods(kind: type) -> list[FunctionType]:
+def _methods(kind: type, found: Definition) -> list[FunctionType]:
+    """What the class's own text defines; `dataclass` and its like add theirs again in the env."""
     members = [getattr(member, "__func__", member) for member in vars(kind).values()]
     members = [getattr(member, "fget", member) for member in members]
     own = [member for member in members if isinstance(member, FunctionType)]
-    return [method for method in own if method.__module__ == kind.__module__]
+    return [method for method in own if found.holds(method.__code__)]
 
 
 def _content(cell: CellType) -> list[Any]:

@@ -8,15 +8,22 @@ from __future__ import annotations
 
 import ast
 import dis
+import functools
 import linecache
 import sys
-from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import CodeType, FunctionType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hpcburst.workers.guest import syntax
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+PARSE_TRIES = 20
+"""A clash of two parsers is rare; twenty in a row are something else."""
 
 _LOADS = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL", "LOAD_FROM_DICT_OR_GLOBALS"})
 
@@ -30,8 +37,8 @@ class Definition:
     """The text of one definition.
 
     Attributes:
-        kind: "function", "class" or "expression", as `guest.syntax.parse` takes it.
-        text: Full lines of a function or class without decorators; the bare text of an expression.
+        kind: "function", "lambda", "class" or "expression", as `guest.syntax.parse` takes it.
+        text: Full lines of a function or class without decorators; the bare text of the others.
         file: The file it is in.
         line: Line of its first character, from 1.
         column: Column of it, from 0.
@@ -45,15 +52,26 @@ class Definition:
     column: int
     decorators: tuple[str, ...] = ()
 
-    def names(self, free: tuple[str, ...]) -> list[str]:
-        """Global names it loads, nested functions included, sorted; `free` come from its closure."""
-        node = syntax.parse(self.kind, self.text, self.line, self.column)
-        if self.kind == "class" and not free:
-            tree = syntax.plain(node)
-        else:
-            tree = syntax.wrapped(node, free)
-        code = compile(tree, self.file, "exec", syntax.LAZY_ANNOTATIONS, dont_inherit=True)
-        return sorted(_loaded(code))
+    def names(self, free: tuple[str, ...]) -> tuple[str, ...]:
+        """Global names it loads, nested functions included; `free` come from its closure."""
+        return _names(self, free)
+
+    def holds(self, code: CodeType) -> bool:
+        """Whether code is of this text: classes get methods from elsewhere too."""
+        last = self.line + self.text.count("\n")
+        return _shown(code.co_filename) == self.file and self.line <= code.co_firstlineno <= last
+
+
+@functools.lru_cache(4096)
+def _names(definition: Definition, free: tuple[str, ...]) -> tuple[str, ...]:
+    where = (definition.line, definition.column)
+    node = _parsed(syntax.parse, definition.kind, definition.text, *where)
+    if definition.kind == "class" and not free:
+        tree = syntax.plain(node)
+    else:
+        tree = syntax.wrapped(node, free)
+    code = compile(tree, definition.file, "exec", syntax.LAZY_ANNOTATIONS, dont_inherit=True)
+    return tuple(sorted(_loaded(code)))
 
 
 def definition_of(thing: FunctionType | type) -> Definition:
@@ -65,9 +83,23 @@ def definition_of(thing: FunctionType | type) -> Definition:
     return _class_definition(thing) if isinstance(thing, type) else _function_definition(thing)
 
 
-def names_in(expression: str) -> list[str]:
-    """Names that an expression loads, sorted."""
-    return sorted(_loaded(compile(expression.strip(), "<decorator>", "eval")))
+@functools.lru_cache(4096)
+def names_in(expression: str) -> tuple[str, ...]:
+    """Names that an expression loads, in the order it loads them."""
+    code = _parsed(compile, f"({expression})", "<decorator>", "eval")
+    return tuple(s.argval for s in dis.get_instructions(code) if s.opname in _LOADS)
+
+
+def _parsed(parse: Callable[..., Any], *args: Any) -> Any:
+    """What a parser makes of its arguments; again when another thread parses at the same time.
+
+    CPython up to 3.11 counts the depth of all its parsers in one place, and a parser that finds the
+    count of another raises SystemError (python/cpython#106905). Nothing is wrong with the text.
+    """
+    for _ in range(PARSE_TRIES):
+        with suppress(SystemError):
+            return parse(*args)
+    return parse(*args)
 
 
 def _loaded(code: CodeType) -> set[str]:
@@ -89,18 +121,33 @@ class _Source:
     lines: list[str]
     tree: ast.Module
     codes: set[tuple[str, int, bytes]] = field(default_factory=set)
+    functions: dict[tuple[str, int], list[Any]] = field(default_factory=dict)
+    classes: list[tuple[str, ast.AST]] = field(default_factory=list)
+    definitions: dict[ast.AST, Definition] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.classes = list(_qualified(self.tree, ""))
+        for node in ast.walk(self.tree):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+                key = (getattr(node, "name", "<lambda>"), _first_line(node))
+                self.functions.setdefault(key, []).append(node)
 
     def fits(self, code: CodeType) -> bool:
         """Whether this text compiles to exactly that function."""
         if not self.codes:
-            module = compile("".join(self.lines), self.file, "exec", dont_inherit=True)
+            module = compile(self.tree, self.file, "exec", dont_inherit=True)
             self.codes = {(c.co_name, c.co_firstlineno, c.co_code) for c in _all_codes(module)}
         return (code.co_name, code.co_firstlineno, code.co_code) in self.codes
 
     def definition(self, node: Any, kind: str) -> Definition:
         """The definition at a node."""
+        if node not in self.definitions:
+            self.definitions[node] = self._definition(node, kind)
+        return self.definitions[node]
+
+    def _definition(self, node: Any, kind: str) -> Definition:
         decorators = tuple(self._segment(each) for each in getattr(node, "decorator_list", ()))
-        if kind == "expression":
+        if kind in syntax.BARE:
             text = self._segment(node)
         else:
             text = "".join(self.lines[node.lineno - 1 : node.end_lineno])
@@ -125,13 +172,14 @@ def _source(file: str, *, fresh: bool = False) -> _Source:
     if known is not None and known.lines == lines:
         return known
     try:
-        tree = ast.parse("".join(lines))
+        tree = _parsed(ast.parse, "".join(lines))
     except SyntaxError as error:
         raise NoSourceError(f"{file} is not Python any more (line {error.lineno})") from error
     _sources[file] = source = _Source(_shown(file), list(lines), tree)
     return source
 
 
+@functools.cache
 def _shown(file: str) -> str:
     return str(Path(file).absolute()) if Path(file).exists() else file
 
@@ -158,7 +206,7 @@ def _function_definition(function: FunctionType) -> Definition:
     if len(nodes) != 1:
         where = f"{source.file}, line {code.co_firstlineno}"
         raise NoSourceError(f"its text is not at {where}; was the file edited since it was loaded?")
-    kind = "expression" if isinstance(nodes[0], ast.Lambda) else "function"
+    kind = "lambda" if isinstance(nodes[0], ast.Lambda) else "function"
     return source.definition(nodes[0], kind)
 
 
@@ -166,11 +214,8 @@ def _nodes(source: _Source, code: CodeType) -> list[Any]:
     """Functions that begin at the code's line, with its name and arguments."""
     return [
         node
-        for node in ast.walk(source.tree)
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
-        and getattr(node, "name", "<lambda>") == code.co_name
-        and _first_line(node) == code.co_firstlineno
-        and _argument_count(node) == code.co_argcount + code.co_kwonlyargcount
+        for node in source.functions.get((code.co_name, code.co_firstlineno), ())
+        if _argument_count(node) == code.co_argcount + code.co_kwonlyargcount
     ]
 
 
@@ -187,8 +232,8 @@ def _argument_count(node: Any) -> int:
 def _by_column(nodes: list[Any], code: CodeType) -> list[Any]:
     """The narrowest node that holds all of the code's positions: lambdas may share a line."""
     places = [place for place in code.co_positions() if None not in place and place[2:] != (0, 0)]
-    starts = min((line, column) for line, _, column, _ in places)  # type: ignore[type-var]
-    ends = max((line, column) for _, line, _, column in places)  # type: ignore[type-var]
+    starts = min((line, column) for line, _, column, _ in places)
+    ends = max((line, column) for _, line, _, column in places)
     holding = [
         node
         for node in nodes
@@ -225,10 +270,9 @@ def _class_file(kind: type) -> str:
 
 
 def _class_nodes(source: _Source, kind: type) -> list[Any]:
-    """Definitions under the class's qualified name; what such a name was assigned, if there are none."""
-    named = list(_qualified(source.tree, ""))
+    """Definitions under the class's qualified name, or what such a name was assigned."""
     lines = {code.co_firstlineno for code in _codes_of(kind, source.file)}
-    nodes = [node for name, node in named if name == kind.__qualname__]
+    nodes = [node for name, node in source.classes if name == kind.__qualname__]
     defined = [node for node in nodes if isinstance(node, ast.ClassDef)]
     holding = [n for n in defined if any(n.lineno <= i <= (n.end_lineno or 0) for i in lines)]
     return holding or defined or nodes

@@ -82,7 +82,8 @@ def _scheduler(site: Site) -> Iterator[Finding]:
     systems = batch_systems()
     machine = this_machine()
     yield Finding(
-        "this machine", f"{machine.cores} cores and {machine.memory_mb} MB for jobs of the local queue"
+        "this machine",
+        f"{machine.cores} cores and {machine.memory_mb} MB for jobs of the local queue",
     )
     words = ", ".join(f"{name} ({path})" for name, path in systems.items()) or "none on PATH"
     note = "this version runs jobs on the local queue only" if systems else ""
@@ -167,7 +168,9 @@ def _find_executor() -> str:
 def _load_prefect() -> str:
     import importlib.util
 
-    return "" if importlib.util.find_spec("prefect_hpcburst") else "the task runner is not installed"
+    return (
+        "" if importlib.util.find_spec("prefect_hpcburst") else "the task runner is not installed"
+    )
 
 
 def _line(finding: Finding) -> str:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpcburst.errors import EnvError
-
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterator
 
     from hpcburst.envs.build import EnvRecord
@@ -52,7 +50,7 @@ def create(args: argparse.Namespace) -> int:
     """Build the env of a file, unless it is there; print its key and prefix.
 
     Raises:
-        EnvError: It cannot be built.
+        hpcburst.errors.EnvError: It cannot be built.
     """
     with shown_progress() as progress:
         store = open_store(progress)
@@ -82,7 +80,7 @@ def remove(args: argparse.Namespace) -> int:
     """Take an env away.
 
     Raises:
-        EnvError: There is no env with this key.
+        hpcburst.errors.EnvError: There is no env with this key.
     """
     store = open_store()
     record = store.find(args.key)
@@ -112,24 +110,32 @@ def open_store(progress: Progress | None = None) -> EnvStore:
 @contextmanager
 def shown_progress() -> Iterator[Progress]:
     """Progress on stderr while something is built: a bar on a terminal, lines without one."""
-    if sys.stderr.isatty():
-        with _bar() as progress:
-            yield progress
-    else:
-        yield _Lines().tell
+    with _bar() if sys.stderr.isatty() else _lines() as progress:
+        yield progress
 
 
-class _Lines:
-    """Says what is done, once a step has lasted a while."""
+@contextmanager
+def _lines() -> Iterator[Progress]:
+    """Say now and then what is being done, also while a step itself reports nothing."""
+    latest = [""]
+    ended = threading.Event()
 
-    def __init__(self) -> None:
-        self._next_at = time.monotonic() + SHOW_AFTER_S
+    def tell(what: str, done: int, total: int | None) -> None:
+        latest[0] = f"{what} {done}/{total}" if total else what
 
-    def tell(self, what: str, done: int, total: int | None) -> None:
-        if time.monotonic() < self._next_at:
-            return
-        self._next_at = time.monotonic() + SAY_EVERY_S
-        print(f"{what} {done}/{total}" if total else what, file=sys.stderr, flush=True)
+    def say() -> None:
+        pause = SHOW_AFTER_S
+        while not ended.wait(pause):
+            pause = SAY_EVERY_S
+            print(latest[0] or "looking", file=sys.stderr, flush=True)
+
+    speaker = threading.Thread(target=say, name="env-progress", daemon=True)
+    speaker.start()
+    try:
+        yield tell
+    finally:
+        ended.set()
+        speaker.join()
 
 
 @contextmanager

@@ -1,1 +1,4 @@
-"""The rail of comms: who may talk to whom. Private folders (`staging`), the run's TLS (`credentials`)."""
+"""The rail of comms: who may talk to whom.
+
+`staging` makes and checks private folders, `credentials` the run's own TLS.
+"""

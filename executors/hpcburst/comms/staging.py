@@ -1,4 +1,4 @@
-"""Private places on shared file systems: made 0700, checked before use, swept when their owner died."""
+"""Private places on shared file systems: made 0700, checked, swept when their owner died."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def _owner_is_dead(folder: Path) -> bool:
         owner = json.loads((folder / OWNER_FILE).read_text())
         if owner["host"] != socket.gethostname():
             return time.time() - _modified_at(folder) > 7 * 86400  # cannot look; no run is so long
-        return process_started_at(int(owner["pid"])) != owner["started"]
+        return process_started_at(int(owner["pid"])) != str(owner["started"])
     except (OSError, ValueError, KeyError, TypeError):
         return time.time() - _modified_at(folder) > 60  # not written yet, or not ours to read
 

@@ -107,7 +107,8 @@ def build(plan: Plan, rattler: RattlerProcess, progress: Progress) -> None:
             relocate(plan.stage, plan.prefix)
         _set_variables(plan.stage, plan.spec.variables)
         _byte_compile(plan.stage, plan.prefix, progress)
-        _make_readable(plan.stage)
+        if not plan.spec.holds_secrets:
+            _make_readable(plan.stage)
         write_record(plan.stage, _record_of(plan, packages))
         if not publish() and read_record(plan.prefix) is None:
             raise EnvError(

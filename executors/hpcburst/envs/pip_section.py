@@ -58,7 +58,7 @@ def find_uv(asked: str) -> str:
     beside = Path(sys.executable).with_name("uv")
     found = str(beside) if os.access(beside, os.X_OK) else shutil.which("uv")
     if not found:
-        raise EnvError(asked, "the command `uv` is not there", "python -m pip install uv")
+        raise EnvError(asked, "the command `uv` is not there", "run `python -m pip install uv`")
     return found
 
 

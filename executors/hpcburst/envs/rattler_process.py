@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import IO, Any, Self
 
@@ -24,7 +24,7 @@ def no_progress(what: str, done: int, total: int | None) -> None:
     """Show nothing."""
 
 
-class RattlerFailed(Exception):  # noqa: N818 - it is told apart from the errors users see
+class RattlerFailed(Exception):
     """Rattler said no; `solve` and `build` put it into words.
 
     Attributes:
@@ -72,6 +72,16 @@ class RattlerProcess:
             RattlerFailed: Rattler refused or failed.
             EnvError: The child died.
         """
+        try:
+            return self._exchange(verb, request)
+        except RattlerFailed:
+            raise
+        except BaseException:
+            # Interrupted: it must not go on writing into a stage that is being taken away.
+            self.close()
+            raise
+
+    def _exchange(self, verb: str, request: Mapping[str, Any]) -> dict[str, Any]:
         process = self._process = self._process or self._start()
         if process.stdin is None or process.stdout is None:
             raise RuntimeError("the child was started without pipes")

@@ -57,7 +57,8 @@ def _no_room(source: str, place: Path, reason: str) -> EnvError:
     disk = shutil.disk_usage(folder)
     return EnvError(
         f"The env of {source} was to be built in {place.parent}",
-        f"{reason}: {disk.free / 1e6:.0f} MB of {disk.total / 1e6:.0f} MB are free there",
+        f"{reason}; with the half-built env taken away again, {disk.free / 1e6:.0f} MB of "
+        f"{disk.total / 1e6:.0f} MB are free on that disk",
         "take old envs away (`hpcburst env list`, `hpcburst env remove KEY`), "
         "or name a larger place in the config (`hpcburst.shared-root`)",
     )

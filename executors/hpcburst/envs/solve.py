@@ -84,6 +84,7 @@ def write_lock(
     aside = lock.with_name(f".{secrets.token_hex(8)}.yml")
     try:
         packages = solve(spec, aside, repodata=repodata, rattler=rattler, source=source)
+        aside.chmod(0o600 if spec.holds_secrets else 0o644)
         os.link(aside, lock)
     except FileExistsError:
         return ()
@@ -116,7 +117,7 @@ def explain(kind: str, text: str, spec: EnvSpec, source: str) -> EnvError:
     asked = f"The packages of {source} were to be chosen"
     text = redact(text)
     if kind == "SolverError":
-        return EnvError(asked, f"they cannot be together in one env.\n{_top(text)}", _way_out(text))
+        return EnvError(asked, *_conflict(text, spec.channels))
     if kind == "ValueError":
         return EnvError(asked, f"a dependency cannot be read: {text}", "mend that entry")
     if kind == "FileNotFoundError":
@@ -136,11 +137,19 @@ def _top(text: str, lines: int = CONFLICT_LINES) -> str:
     return "\n".join(kept[:lines] + more)
 
 
-def _way_out(text: str) -> str:
-    missing = re.search(r"No candidates were found for (\S+)", text)
+def _conflict(text: str, channels: Sequence[str]) -> tuple[str, str]:
+    missing = re.search(r"No candidates were found for (\S+)([^\n]*)", text)
     if missing:
-        return f"check the name and versions of {missing[1]}, or add the channel that has it"
-    return "loosen one of the versions named above, or put these packages in two envs"
+        name, versions = missing[1], missing[2].strip(" .*")
+        where = ", ".join(map(redact, channels))
+        return (
+            f"the channels ({where}) have no {name} {versions}".rstrip(),
+            f"check the name and versions of {name}, or add the channel that has it",
+        )
+    return (
+        f"they cannot be together in one env.\n{_top(text)}",
+        "loosen one of the versions named above, or put these packages in two envs",
+    )
 
 
 def _channel_in(text: str, channels: Sequence[str]) -> str:

@@ -49,6 +49,12 @@ class EnvSpec:
     variables: Mapping[str, str] = field(default_factory=dict)
     explicit: tuple[str, ...] = ()
 
+    @property
+    def holds_secrets(self) -> bool:
+        """Whether a URL in it has a password or token, so that files naming it must be private."""
+        texts = (*self.channels, *self.conda, *self.pip, *self.explicit)
+        return any(redact(text) != text for text in texts)
+
     def key(self, platform: str, virtual_packages: Iterable[str]) -> str:
         """The digest that names the env: the same for all files that ask for the same.
 
@@ -226,7 +232,7 @@ class _Reader:
                 raise self.refusal(f"{str(name)[:80]!r} cannot name a variable", "rename it")
             if isinstance(setting, bool) or not isinstance(setting, (str, int, float)):
                 raise self.refusal(
-                    f"the variable {name} is {type(setting).__name__} {str(setting)[:40]!r}",
+                    f"YAML reads {name} not as text but as {type(setting).__name__}",
                     "put its value in quotes, so that it reaches programs as you wrote it",
                 )
             if "\0" in str(setting):

@@ -74,6 +74,7 @@ class EnvStore:
         self._guard = threading.Lock()
         self._locks: dict[str, threading.Lock] = {}
         self._known: dict[object, Env] = {}
+        self._keys: dict[object, str] = {}
         self._machines: dict[tuple[tuple[str, str], ...], Machine] = {}
 
     def ensure(self, wanted: EnvSpec | Path | str) -> Env:
@@ -89,6 +90,22 @@ class EnvStore:
             return self._existing(path)
         return self._remembered(_fingerprint(path), lambda: self._built(self.read(path), str(path)))
 
+    def key(self, wanted: Path | str) -> str:
+        """The key of the env for a file or an existing prefix, known without building it.
+
+        Raises:
+            EnvError: It cannot be found or read.
+        """
+        path = resolve_env(wanted)
+        if path.is_dir():
+            record = read_record(path)
+            return record.key if record else prefix_key(path)
+        name = _fingerprint(path)
+        if name not in self._keys:
+            with self._rattler() as rattler:
+                self._keys[name] = self.read(path).key(*self._machine(rattler))
+        return self._keys[name]
+
     def place(self, wanted: EnvSpec | Path | str, prefix: Path | str) -> Env:
         """Build an env at a prefix of the caller's choice, from the same locks and package cache.
 
@@ -100,6 +117,7 @@ class EnvStore:
         target.parent.mkdir(parents=True, exist_ok=True)
         with self._rattler() as rattler:
             key = spec.key(*self._machine(rattler))
+            _check_place(target, key)
             return self._ensure_at(target, key, spec, source, rattler)
 
     def preview(self, wanted: EnvSpec | Path | str) -> Preview:
@@ -268,7 +286,7 @@ class EnvStore:
             raise EnvError(
                 f"Envs were to be kept in {self.root}",
                 "everybody may write there, and could put programs into them",
-                f"chmod o-w {self.root}",
+                f"run `chmod o-w {self.root}`",
             )
         for name in ("locks", "envs", "pkgs", "repodata"):
             (self.root / name).mkdir(exist_ok=True)
@@ -280,6 +298,17 @@ class EnvStore:
 
     def _rattler(self) -> RattlerProcess:
         return RattlerProcess(self._progress)
+
+
+def _check_place(target: Path, key: str) -> None:
+    record = read_record(target)
+    taken = record.key != key if record else target.exists() and any(target.iterdir())
+    if taken:
+        raise EnvError(
+            f"An env was to be built in {target}",
+            f"the env {record.key} is there" if record else "that folder is not empty",
+            "remove it, or ask for another prefix",
+        )
 
 
 def _fingerprint(path: Path) -> tuple[str, int, int]:

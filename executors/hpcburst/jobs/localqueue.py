@@ -5,9 +5,10 @@
     localqueue.py cancel SPOOL ID...      ends them; waits until they are gone
 
 It does for a job what a real one does: the job outlives the command that submitted it, its output
-goes to a file, its walltime is kept (SIGTERM, `KILL_WAIT_S` later SIGKILL), and when it ends nothing
-of it is left, whatever sessions or groups its processes made. That last is the work of the job's
-*shepherd*: a process that adopts every orphan of the job (Linux "child subreaper") and ends them all.
+goes to a file, its walltime is kept (SIGTERM, `KILL_WAIT_S` later SIGKILL), and when it ends
+nothing of it is left, whatever sessions or groups its processes made. That last is the work of the
+job's *shepherd*: a process that adopts every orphan of the job (Linux "child subreaper") and ends
+them all.
 
 Jobs start at once: how many run together is the planner's decision, which knows the machine.
 The file is a program, run by `python -I -S`; it imports the standard library alone.
@@ -92,7 +93,7 @@ def cancel(spool: Path, job_ids: list[str]) -> int:
 
 
 def state_of(spool: Path, job_id: str) -> str:
-    """ "running", "ended" or "unknown"."""
+    """The state of a job: "running", "ended" or "unknown"."""
     try:
         record = json.loads((spool / f"{int(job_id)}.job").read_text())
     except (OSError, ValueError):
@@ -102,7 +103,7 @@ def state_of(spool: Path, job_id: str) -> str:
 
 
 def started_at(pid: int) -> str:
-    """Start time of a live process in ticks since boot; "" if there is none (or only its zombie)."""
+    """Start time of a live process in ticks since boot; "" if there is none (or a zombie)."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     except OSError:

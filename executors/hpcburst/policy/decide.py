@@ -60,7 +60,11 @@ def _grown(needs: Needs, site: Site) -> Shape:
         )
     for queue in wanted:
         if fits(shape, queue):
-            return shape if shape.queue or queue is site.queues[0] else replace(shape, queue=queue.name)
+            return (
+                shape
+                if shape.queue or queue is site.queues[0]
+                else replace(shape, queue=queue.name)
+            )
     best = min(wanted, key=lambda queue: len(_excess(shape, queue)))
     raise RequestError(
         f"A task asks for {_words(needs)}",

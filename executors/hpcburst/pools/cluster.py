@@ -1,114 +1,45 @@
-"""`BurstCluster`: one Dask scheduler, pilots of several shapes, there with demand and gone when idle.
+"""`BurstCluster`: one Dask scheduler, pilots of several shapes, there with demand, gone when idle.
 
-A Dask cluster like any other for who holds it (`Client(cluster)`, collections, `adapt`); beside that
-it runs tasks with an env of their own (`launch`). dask-jobqueue writes and submits the jobs, and this
-module is the only door to it; how many jobs, of which shape and for how long is ours (`planner`).
+A Dask cluster like any other for who holds it (`Client(cluster)`, collections, `adapt`); beside
+that it runs tasks with an env of their own (`launch`). dask-jobqueue writes and submits the jobs
+(`fleet`); how many, of which shape and for how long is ours (`planner`).
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import shlex
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from dask_jobqueue.core import Job
 from distributed import Scheduler
 from distributed.core import Status, rpc
 from distributed.deploy.cluster import Cluster
 from distributed.diagnostics.plugin import SchedulerPlugin
 
 from hpcburst.comms.credentials import Credentials
-from hpcburst.comms.staging import RunFolder, private_folder, sweep_runs, write_private
-from hpcburst.envs.store import EnvStore, resolve_env
-from hpcburst.errors import RequestError, SubmitError
-from hpcburst.jobs import probe
-from hpcburst.jobs.dialect import Dialect, JobState
+from hpcburst.comms.staging import RunFolder, private_folder, sweep_runs
+from hpcburst.envs.places import resolve_env
+from hpcburst.envs.store import EnvStore
+from hpcburst.errors import RequestError
 from hpcburst.jobs.local import LocalDialect
 from hpcburst.policy.decide import grant
 from hpcburst.policy.load import load_site
 from hpcburst.policy.model import Site
+from hpcburst.pools.fleet import JobFleet
 from hpcburst.pools.keeper import Keeper
-from hpcburst.pools.line import Line
-from hpcburst.pools.pilots import Pilot
 from hpcburst.pools.planner import Phase
 from hpcburst.pools.record import RunRecord
 from hpcburst.pools.tickets import Ticket, ignore_lines
-from hpcburst.results import Line as OutputLine
-from hpcburst.results import Outcome
+from hpcburst.results import Line, Outcome
 from hpcburst.tasks import Burst, Env, Needs, Shape
 
 logger = logging.getLogger("hpcburst")
 
-DEATH_TIMEOUT_S = 30
-"""A pilot that does not find its driver leaves after this long: a dead driver's queued jobs cost
-the site half a minute each, no more."""
-
 CLOSE_TIMEOUT_S = 20.0
-
-
-class PilotJob(Job):  # type: ignore[misc]  # dask-jobqueue is untyped
-    """A batch job with one pilot in it, in whatever dialect the site speaks.
-
-    Args:
-        scheduler: Address of the Dask scheduler.
-        name: The pilot's name.
-        shape: Its shape.
-        dialect: How the batch system is spoken to.
-        run: Folder of the run: credentials, scripts and logs.
-        worker_extra_args: More arguments for the pilot.
-    """
-
-    config_name = "local"
-
-    def __init__(
-        self,
-        scheduler: str,
-        name: str,
-        *,
-        shape: Shape,
-        dialect: Dialect,
-        run: RunFolder,
-        worker_extra_args: Sequence[str],
-        local_directory: str,
-    ) -> None:
-        super().__init__(
-            scheduler=scheduler,
-            name=name,
-            cores=shape.cores,
-            memory=f"{shape.memory_mb}MB",
-            processes=1,
-            nanny=False,
-            python=shlex.quote(sys.executable),
-            shebang="#!/bin/sh",
-            worker_command="hpcburst.workers.pilot",
-            worker_extra_args=[shlex.quote(argument) for argument in worker_extra_args],
-            death_timeout=DEATH_TIMEOUT_S,
-            local_directory=shlex.quote(local_directory),
-            job_name="hpcburst",
-            job_script_prologue=["exec \\"],
-        )
-        self._run = run
-        self._argv = dialect.submit_argv()
-        self.job_header = "\n".join(dialect.header(shape, str(run.logs / "%j.log")))
-
-    @contextmanager
-    def job_file(self) -> Any:
-        """The script lies in the run's private folder for as long as it takes to submit it."""
-        script = self._run.secret / f"{self.name}.sh"
-        write_private(script, self.job_script().encode())
-        try:
-            yield str(script)
-        finally:
-            script.unlink(missing_ok=True)
-
-    async def _submit_job(self, script_filename: str) -> Any:
-        return await self._call([*self._argv, script_filename])
 
 
 class BurstCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
@@ -161,7 +92,7 @@ class BurstCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
     def launch(
         self,
         burst: Burst,
-        on_lines: Callable[[Sequence[OutputLine]], None] = ignore_lines,
+        on_lines: Callable[[Sequence[Line]], None] = ignore_lines,
     ) -> Future[Outcome]:
         """Queue a task; callable from any thread.
 
@@ -197,13 +128,23 @@ class BurstCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
             return None
         return self._envs.ensure(resolve_env(needs.env, _folders(needs)))
 
+    def env_key_for(self, needs: Needs) -> str:
+        """The key of the env that a task with these needs runs in, known before the env is built.
+
+        Raises:
+            EnvError: The env cannot be found or read.
+        """
+        if needs.env is None:
+            return ""
+        return self._envs.key(resolve_env(needs.env, _folders(needs)))
+
     def why(self) -> list[str]:
         """In words, what every shape of pilot has and why it has not more."""
         return self._keeper.why()
 
     @property
     def run_folder(self) -> Path:
-        """Folder of the run: logs while it runs, `report.txt` and `report.json` when it has ended."""
+        """Folder of the run: `logs/`, and `report.txt` and `report.json` when it has ended."""
         if self._run is None:
             raise RuntimeError("the cluster has not started")
         return self._run.path
@@ -219,7 +160,7 @@ class BurstCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
         self.scale(0)
 
     def adapt(self, minimum: int = 0, maximum: int | None = None, **_: Any) -> BurstCluster:
-        """Follow demand between two bounds. (A BurstCluster always follows demand.)"""
+        """Follow demand between two bounds; a BurstCluster always follows demand."""
         if maximum is not None:
             self.site = _limited(self.site, maximum)
             self._keeper.site = self.site
@@ -228,7 +169,7 @@ class BurstCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
 
     def job_script(self, shape: Shape | None = None) -> str:
         """The script that a job of this shape (default: the site's) would run."""
-        return str(self._job("pilot", shape or self._default_shape).job_script())
+        return self._fleet.job_script(shape or self._default_shape)
 
     @property
     def plan(self) -> set[str]:
@@ -251,6 +192,7 @@ class BurstCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
         if self.status != Status.created:
             return
         self.status = Status.starting
+        self._quieten()
         paths, limits = self.site.paths, self.site
         sweep_runs(paths.shared_root, limits.keep_runs_days)
         self._run = RunFolder.make(paths.shared_root)
@@ -264,7 +206,6 @@ class BurstCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
 
     async def _start_scheduler(self, run: RunFolder) -> None:
         self.security = Credentials.make(run.secret).security()
-        self._dialect: Dialect = LocalDialect(private_folder(run.secret / "spool"))
         self.scheduler = await Scheduler(
             host=self.site.host,
             protocol="tls",
@@ -274,10 +215,18 @@ class BurstCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
         )
         # Plain Dask tasks survive pilots that leave; ours are not Dask's to count.
         self.scheduler.allowed_failures = 50
-        self._keeper = Keeper(self.site, self, self.record, self._default_shape)
+        dialect = LocalDialect(private_folder(run.secret / "spool"))
+        self._fleet = JobFleet(self.scheduler, self.security, dialect, run, self.site)
+        self._keeper = Keeper(self.site, self._fleet, self.record, self._default_shape)
         self.scheduler.add_plugin(_Watcher(self._keeper))
         connection_args = self.security.get_connection_args("client")
         self.scheduler_comm = rpc(self.scheduler.address, connection_args=connection_args)
+
+    def _quieten(self) -> None:
+        """Pilots come and go all the time; Dask's word on each is for who asked to read it."""
+        logger = logging.getLogger("distributed")
+        self._log_level = logger.level
+        logger.setLevel(max(logger.level, logging.WARNING))
 
     async def _close(self) -> None:
         if self.status in (Status.closed, Status.closing):
@@ -291,6 +240,8 @@ class BurstCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
         if scheduler is not None:
             await scheduler.close()
         self.status = Status.closed
+        if hasattr(self, "_log_level"):
+            logging.getLogger("distributed").setLevel(self._log_level)
         if self._run is not None:
             self._run.close()
             with suppress(OSError):  # a full disk must not keep the run from ending
@@ -303,13 +254,14 @@ class BurstCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
 
         return started().__await__()
 
-    async def __aenter__(self) -> BurstCluster:
-        return await self
+    async def __aenter__(self) -> Self:
+        await self._start()
+        return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._close()
 
-    def __enter__(self) -> BurstCluster:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -327,71 +279,6 @@ class BurstCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
         if future.cancelled():
             with suppress(RuntimeError):  # the loop is closed: so is everything on it
                 self.loop.asyncio_loop.call_soon_threadsafe(self._keeper.withdraw, ticket)
-
-    # -- the fleet: what the keeper asks of us -----------------------------------------------
-
-    def _job(self, name: str, shape: Shape) -> PilotJob:
-        if self._run is None:
-            raise RuntimeError("the cluster has not started")
-        credentials = self.security.get_tls_config_for_role("worker")
-        tls = [f"--tls-ca-file={credentials['ca_file']}", f"--tls-cert={credentials['cert']}"]
-        tls += [f"--tls-key={credentials['key']}", f"--host={self.site.host}"]
-        return PilotJob(
-            self.scheduler.address,
-            name,
-            shape=shape,
-            dialect=self._dialect,
-            run=self._run,
-            worker_extra_args=tls,
-            local_directory=str(self.site.paths.node_root),
-        )
-
-    async def submit(self, name: str, shape: Shape) -> str:
-        """Submit a job for a pilot.
-
-        Raises:
-            SubmitError: The batch system refused it.
-        """
-        job = self._job(name, shape)
-        try:
-            await job.start()
-        except (RuntimeError, ValueError, OSError) as error:
-            raise SubmitError(
-                f"A job was submitted ({shape})", "the batch system refused it", tail=str(error)
-            ) from error
-        return str(job.job_id)
-
-    async def states(self, job_ids: Sequence[str]) -> Mapping[str, JobState]:
-        """States of these jobs, by one command."""
-        return await probe.states(self._dialect, job_ids)
-
-    async def release(self, pilots: Sequence[Pilot]) -> None:
-        """End pilots: results of plain Dask move to others first, then all jobs end at once."""
-        addresses = [pilot.address for pilot in pilots if pilot.address in self.scheduler.workers]
-        busy = [address for address in addresses if self.scheduler.workers[address].has_what]
-        if busy and len(addresses) < len(self.scheduler.workers):
-            await self.scheduler.retire_workers(workers=busy, close_workers=False, remove=True)
-        await probe.cancel(self._dialect, [p.record.job_id for p in pilots if p.record.job_id])
-
-    async def open_line(self, address: str) -> Line:
-        """Open a line to a pilot."""
-        return await Line.open(address, self.security.get_connection_args("client"))
-
-    def log_of(self, job_id: str) -> str:
-        """Path of a job's log."""
-        return str(self.run_folder / "logs" / f"{job_id}.log")
-
-    def foreign_tasks(self, address: str) -> int:
-        """Tasks of plain Dask that a pilot has."""
-        worker = self.scheduler.workers.get(address)
-        return len(worker.processing) if worker else 0
-
-    def foreign_demand(self) -> int:
-        """Tasks of plain Dask that wait or run."""
-        scheduler = self.scheduler
-        running = sum(len(worker.processing) for worker in scheduler.workers.values())
-        holding = sum(bool(worker.has_what) for worker in scheduler.workers.values())
-        return running + len(scheduler.queued) + len(scheduler.unrunnable) + bool(holding)
 
 
 class _Watcher(SchedulerPlugin):  # type: ignore[misc]
@@ -413,13 +300,13 @@ class _Watcher(SchedulerPlugin):  # type: ignore[misc]
 
 
 def _limited(site: Site, max_jobs: int | None) -> Site:
-    from dataclasses import replace
-
     if max_jobs is None:
         return site
     if max_jobs < 1:
         raise RequestError(f"max_jobs={max_jobs} was asked for", "at least one job is needed")
-    limits = replace(site.limits, max_jobs=max_jobs, max_pending=min(max_jobs, site.limits.max_pending))
+    limits = replace(
+        site.limits, max_jobs=max_jobs, max_pending=min(max_jobs, site.limits.max_pending)
+    )
     return replace(site, limits=limits)
 
 

@@ -11,18 +11,19 @@ import asyncio
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
-from hpcburst.errors import BurstError, Cancelled, PilotLost, SiteError, SubmitError
+from hpcburst.errors import BurstError, Cancelled, PilotLost, SiteError
 from hpcburst.jobs.dialect import JobState
 from hpcburst.policy.model import Site
 from hpcburst.pools.line import Line, LineBroken
 from hpcburst.pools.pilots import Pilot
 from hpcburst.pools.planner import Demand, Learned, Phase, Plan, plan
 from hpcburst.pools.record import PilotRecord, RunRecord, TaskRecord
+from hpcburst.pools.starts import Starts, start_error
 from hpcburst.pools.tickets import Ticket
 from hpcburst.results import Outcome, Where
 from hpcburst.tasks import Shape
@@ -30,7 +31,7 @@ from hpcburst.tasks import Shape
 logger = logging.getLogger("hpcburst")
 
 TICK_S = 1.0
-"""How often the planner looks again when nothing happens; idle patience is measured in such steps."""
+"""How often the planner looks again when nothing happens; idle patience has such steps."""
 
 GATHER_S = 0.02
 """A burst of submissions is seen as one: the planner waits this long for the rest of it."""
@@ -40,12 +41,6 @@ DRAIN_S = 15.0
 
 UNKNOWN_GRACE_S = 10.0
 """A batch system may not know a job for some seconds after it took it."""
-
-RETRY_START_S = (0.5, 2.0, 10.0)
-"""Pauses before jobs are asked for again after 1, 2, 3 failed starts in a row."""
-
-PAUSE_S = 60.0
-"""How long a shape whose jobs do not start is left alone before a new task may try it again."""
 
 
 class Fleet(Protocol):
@@ -74,15 +69,6 @@ class Fleet(Protocol):
 
 
 @dataclass(slots=True)
-class _Starts:
-    """How the jobs of one shape start."""
-
-    failed: int = 0
-    not_before: float = 0.0
-    error: SubmitError | None = None
-
-
-@dataclass(slots=True)
 class Keeper:
     """Keeps one run's tasks and pilots.
 
@@ -101,7 +87,7 @@ class Keeper:
     floor: dict[Shape, int] = field(default_factory=dict)
     _waiting: deque[Ticket] = field(default_factory=deque)
     _pilots: dict[str, Pilot] = field(default_factory=dict)
-    _starts: dict[Shape, _Starts] = field(default_factory=dict)
+    _starts: Starts = field(default_factory=Starts)
     _why: Mapping[Shape, str] = field(default_factory=dict)
     _names: int = 0
     _looked_at: float = 0.0
@@ -119,7 +105,9 @@ class Keeper:
         """Take a task."""
         ticket.future.add_done_callback(lambda future: future.cancelled() and None)
         if self._closed:
-            ticket.refuse(Cancelled(f"Task {ticket.burst.name!r} was queued", "the cluster is closed"))
+            ticket.refuse(
+                Cancelled(f"Task {ticket.burst.name!r} was queued", "the cluster is closed")
+            )
             return
         self._waiting.append(ticket)
         self._dispatch()
@@ -184,9 +172,9 @@ class Keeper:
         pilot.address = address
         pilot.deadline = time.monotonic() + pilot.shape.walltime_s - _spent_s(pilot)
         pilot.record.up_at = time.time()
-        pilot.record.host = address.split("//")[-1].rsplit(":", 1)[0]
+        pilot.record.host = address.rsplit("//", maxsplit=1)[-1].rsplit(":", 1)[0]
         pilot.enter(Phase.UP)
-        self._starts.pop(pilot.shape, None)
+        self._starts.succeeded(pilot.shape)
         self._dispatch()
         self._awake.set()
 
@@ -275,13 +263,15 @@ class Keeper:
             return
         limit = self.site.limits.max_sends
         if ticket.sends < limit:
-            logger.info("task %s was lost with pilot %s; it is sent again", ticket.burst.name, pilot.name)
+            logger.info(
+                "task %s was lost with pilot %s; it is sent again", ticket.burst.name, pilot.name
+            )
             self._waiting.appendleft(ticket)
             return
         ticket.refuse(
             PilotLost(
                 f"Task {ticket.burst.name!r} was handed to {limit} pilots",
-                "each went away with it (killed by the batch system, by its walltime, or by the task)",
+                "each went away with it (ended by the batch system, its walltime or the task)",
                 "ask for more memory or walltime; the log of the last job may tell more",
                 job_id=pilot.record.job_id,
                 host=pilot.record.host,
@@ -307,13 +297,7 @@ class Keeper:
             self._act(self._plan())
 
     def _plan(self) -> Plan:
-        now = time.monotonic()
-        paused = {
-            shape: str(starts.error) if starts.error else "the last job did not start; trying again soon"
-            for shape, starts in self._starts.items()
-            if starts.not_before > now
-        }
-        learned = Learned(paused=paused, floor=self.floor)
+        learned = Learned(paused=self._starts.paused(), floor=self.floor)
         return plan(self._demand(), [p.view() for p in self.pilots], self.site, (), learned)
 
     def _demand(self) -> list[Demand]:
@@ -373,7 +357,7 @@ class Keeper:
             pilot.enter(Phase.PENDING)
 
     async def _look_at_jobs(self) -> None:
-        """One status call for all jobs whose pilots have not said hello; none when there are none."""
+        """One status call for all jobs whose pilots have not said hello, if there are any."""
         pending = {p.record.job_id: p for p in self.pilots if p.phase is Phase.PENDING}
         now = time.monotonic()
         if not pending or now - self._looked_at < self.site.limits.status_interval_s:
@@ -397,37 +381,31 @@ class Keeper:
             state is JobState.UNKNOWN and now - pilot.since > UNKNOWN_GRACE_S
         ):
             self._forget(pilot, "ended before it said hello")
-            self._failed_start(pilot.shape, self._start_error(pilot, "it ended"))
+            self._failed_start(
+                pilot.shape,
+                start_error(
+                    pilot.shape,
+                    "it ended",
+                    pilot.record.job_id,
+                    self.fleet.log_of(pilot.record.job_id),
+                ),
+            )
         elif mute_s > self.site.limits.connect_s:
             self._spawn(self._let_go([pilot], "never said hello"))
-            self._failed_start(pilot.shape, self._start_error(pilot, f"it ran for {mute_s:.0f} s"))
-
-    def _start_error(self, pilot: Pilot, found: str) -> SubmitError:
-        log = self.fleet.log_of(pilot.record.job_id)
-        tail = ""
-        with suppress(OSError), open(log, errors="replace") as file:  # noqa: PTH123 - a short read
-            tail = file.read()[-4000:]
-        return SubmitError(
-            f"A job was started for a pilot ({pilot.shape})",
-            f"{found} before the pilot said hello to the driver",
-            "the job's log may tell why: the Python of the driver must exist on the nodes, and the "
-            "driver's address must be reachable from them",
-            job_id=pilot.record.job_id,
-            log=log,
-            tail=tail,
-        )
+            self._failed_start(
+                pilot.shape,
+                start_error(
+                    pilot.shape,
+                    f"it ran for {mute_s:.0f} s",
+                    pilot.record.job_id,
+                    self.fleet.log_of(pilot.record.job_id),
+                ),
+            )
 
     def _failed_start(self, shape: Shape, error: BurstError) -> None:
         """Wait a little longer each time; after some failures in a row, tell the tasks."""
-        starts = self._starts.setdefault(shape, _Starts())
-        starts.failed += 1
-        last = len(RETRY_START_S) - 1
-        starts.not_before = time.monotonic() + RETRY_START_S[min(starts.failed - 1, last)]
-        logger.warning("a job did not start (%d in a row): %s", starts.failed, error)
-        if starts.failed < self.site.limits.max_failed_starts:
+        if not self._starts.failed(shape, error, self.site.limits.max_failed_starts):
             return
-        starts.not_before = time.monotonic() + PAUSE_S
-        starts.failed = 0
         alive = any(p.shape == shape and p.phase is Phase.UP for p in self.pilots)
         if not alive:
             self._refuse_waiting(shape, error)
@@ -458,8 +436,8 @@ class Keeper:
             pilot.record.gone_at = time.time()
             pilot.record.end = end
 
-    def _spawn(self, work: object) -> None:
-        task = asyncio.ensure_future(work)  # type: ignore[arg-type]
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

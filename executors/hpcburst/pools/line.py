@@ -21,7 +21,7 @@ OPERATION = "hpcburst_session"
 CONNECT_TIMEOUT_S = 30.0
 
 
-class LineBroken(Exception):  # noqa: N818 - an event, not a fault: the keeper sends the task again
+class LineBroken(Exception):
     """The pilot is gone, with the tasks it had."""
 
 
@@ -121,7 +121,8 @@ class Line:
             self._lose()
 
     def _hear(self, message: dict[str, Any]) -> None:
-        call = self._calls.get(message.get("lines", message.get("done")))
+        number: int = message["lines"] if "lines" in message else message["done"]
+        call = self._calls.get(number)
         if call is None:
             return
         if "lines" in message:

@@ -121,7 +121,7 @@ def plan(
     pilots: Sequence[PilotView],
     site: Site,
     gaps: Sequence[Gap] = (),  # noqa: ARG001 - the signature is final; gap shaping uses it
-    learned: Learned = Learned(),  # noqa: B008 - frozen
+    learned: Learned = Learned(),
 ) -> Plan:
     """What to submit and what to let go.
 
@@ -247,9 +247,7 @@ class _Room:
         return queue.name if queue else self.site.queues[0].name
 
 
-def _ask(
-    shape: Shape, missing: int, have: int, room: _Room, learned: Learned
-) -> tuple[int, str]:
+def _ask(shape: Shape, missing: int, have: int, room: _Room, learned: Learned) -> tuple[int, str]:
     if missing <= 0:
         return 0, f"{have} pilots are enough"
     if shape in learned.paused:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -86,19 +87,14 @@ class RunRecord:
         """The run in a few lines for a person."""
         figures = self.summary()
         share = 100 * self.used_s / self.held_s if self.held_s else 0.0
-        lines = [
+        headline = (
             f"{figures['tasks']} tasks ({figures['failed']} failed) on {figures['pilots']} pilots; "
             f"{self.used_s:.1f} core-seconds used of {self.held_s:.1f} held ({share:.0f} %); "
-            f"first result after {figures['first_result_s']:.1f} s",
-        ]
-        for pilot in self.pilots.values():
-            mine = [task for task in self.tasks if task.pilot == pilot.name]
-            wait_s = pilot.up_at - pilot.asked_at if pilot.up_at else float("nan")
-            lines.append(
-                f"  {pilot.name}: job {pilot.job_id or '-'} on {pilot.host or '-'} ({pilot.shape}), up "
-                f"after {wait_s:.1f} s, held {pilot.held_s:.1f} s, {len(mine)} tasks, {pilot.end}"
-            )
-        return "\n".join(lines)
+            f"first result after {figures['first_result_s']:.1f} s"
+        )
+        tasks = Counter(task.pilot for task in self.tasks)
+        lines = [_pilot_line(pilot, tasks[pilot.name]) for pilot in self.pilots.values()]
+        return "\n".join([headline, *lines])
 
     def write(self, folder: Path) -> Path:
         """Write `report.json` and `report.txt`; returns the path of the text."""
@@ -113,3 +109,13 @@ class RunRecord:
         ends = [task.started_at + task.wall_s for task in self.tasks]
         asked = [pilot.asked_at for pilot in self.pilots.values()]
         return max(0.0, min(ends) - min(asked)) if ends and asked else 0.0
+
+
+def _pilot_line(pilot: PilotRecord, tasks: int) -> str:
+    where = f"job {pilot.job_id or '-'} on {pilot.host or '-'} ({pilot.shape})"
+    if not pilot.up_at:
+        return f"  {pilot.name}: {where}, never up: {pilot.end}"
+    return (
+        f"  {pilot.name}: {where}, up after {pilot.up_at - pilot.asked_at:.1f} s, "
+        f"held {pilot.held_s:.1f} s, {tasks} tasks, {pilot.end}"
+    )

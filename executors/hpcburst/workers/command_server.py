@@ -1,9 +1,9 @@
-"""Warm servers on the pilot: one process that has imported a module once and forks for each command.
+"""Warm servers on the pilot: a process that has imported a module once and forks for each command.
 
-The protocol, JSON lines over an inherited socket. The server says `{"ready": true, "pid": N}` when it
-is warm. We send `{"id", "argv", "cwd", "environ", "log"}`; it answers `{"id", "pid"}` when the command
-runs and `{"id", "returncode", "cpu_s", "max_rss_mb"}` when it has ended, in any order. `{"id", "kill":
-true}` ends one; closing the socket ends all. A front end brings the server as a module
+The protocol is JSON lines over an inherited socket. The server says `{"ready": true, "pid": N}`
+when it is warm. We send `{"id", "argv", "cwd", "environ", "log"}`; it answers `{"id", "pid"}` when
+the command runs and `{"id", "returncode", "cpu_s", "max_rss_mb"}` when it has ended, in any order.
+`{"id", "kill": true}` ends one; closing the socket ends all. A front end brings the server as a module
 (`python -m MODULE --fd N`); the core knows nothing of what it is warm with.
 """
 

@@ -60,8 +60,8 @@ def run_command(
             why = _wait(process, timeout_s, cancelled)
             ended = process.ended()
     except OSError as error:
-        failure = Failure(Fault.DIED, type(error).__name__, f"{command.argv[0]}: {error}")
-        return CommandReply(127, failure, Usage(started_at=started_at))
+        not_run = Failure(Fault.DIED, type(error).__name__, f"{command.argv[0]}: {error}")
+        return CommandReply(127, not_run, Usage(started_at=started_at))
     wall_s = time.monotonic() - begun
     usage = Usage(started_at, wall_s, ended.cpu_s, ended.max_rss_mb)
     failure = _failure(command, ended.returncode, why, timeout_s)
@@ -172,9 +172,7 @@ def _failure(
         name = signal.Signals(-returncode).name
         return Failure(Fault.DIED, name, f"It was killed by {name}.", tail)
     if returncode > 0:
-        return Failure(
-            Fault.NONZERO, str(returncode), f"It ended with status {returncode}.", tail
-        )
+        return Failure(Fault.NONZERO, str(returncode), f"It ended with status {returncode}.", tail)
     return None
 
 

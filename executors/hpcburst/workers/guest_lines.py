@@ -5,9 +5,12 @@ from __future__ import annotations
 import codecs
 import os
 import time
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from hpcburst.results import Line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 TAIL_BYTES = 8192
 """How much of it is kept to tell why an interpreter died."""

@@ -11,15 +11,19 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hpcburst.results import Line
-from hpcburst.tasks import PythonCall
 from hpcburst.workers.guest.frames import Channel
 from hpcburst.workers.guest_talk import GuestReply, Talk
+from hpcburst.workers.oom import oom_kills
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from hpcburst.results import Line
+    from hpcburst.tasks import PythonCall
 
 LEAVE_S = 1.0
 """What an idle guest gets to run its exit handlers."""
@@ -34,6 +38,10 @@ _BOOT = (
     "sys.dont_write_bytecode = keep; del sys.path[0]; "
     "serve(*map(int, told))"
 )
+
+
+def ignore_line(_: Line) -> None:
+    """Drop a line of output."""
 
 
 class Guest:
@@ -69,6 +77,7 @@ class Guest:
         self.greeted = False
         self.failed_start = ""
         self.seen: set[str] = set()
+        self.kills_before = oom_kills() or 0
         try:
             start(lambda: self._spawn(environ, home, theirs))
         except (OSError, ValueError) as error:
@@ -102,7 +111,7 @@ class Guest:
         paths: Sequence[str] = (),
         timeout_s: float | None = None,
         cancelled: threading.Event | None = None,
-        on_line: Callable[[Line], None] = lambda line: None,
+        on_line: Callable[[Line], None] = ignore_line,
     ) -> GuestReply:
         """Run a body to its end, or stop it; blocks. Whatever happens is a reply.
 
@@ -110,7 +119,7 @@ class Guest:
             call: The body and its arguments.
             cwd: Folder it runs in; None is the guest's own.
             paths: Folders appended to `sys.path` for this call.
-            timeout_s: Seconds it may run: then it is interrupted and, if that does not help, killed.
+            timeout_s: Seconds it may run; then it is interrupted and, if need be, killed.
             cancelled: Set by another thread to stop it in the same way.
             on_line: Gets each line of output as it comes; must not raise.
         """

@@ -6,11 +6,9 @@ import hashlib
 import os
 import select
 import signal
-import threading
 import time
-from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hpcburst.results import Failure, Fault, Line, Usage
@@ -18,14 +16,17 @@ from hpcburst.workers.guest_lines import LineReader
 from hpcburst.workers.oom import oom_kills
 
 if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable, Sequence
+
     from hpcburst.tasks import PythonCall
     from hpcburst.workers.guest_process import Guest
 
 START_LIMIT_S = 120.0
-"""An interpreter that is not up by then never will be; a cold shared file system may need a minute."""
+"""An interpreter not up by then never will be; a cold shared file system may need a minute."""
 
 GRACE_S = 2.0
-"""What a body gets between the interrupt and the kill: enough to leave Python code, and keep warm."""
+"""What a body gets between interrupt and kill: enough to leave Python code and stay warm."""
 
 POLL_S = 0.1
 """How often a running call looks whether it was cancelled."""
@@ -48,7 +49,7 @@ class GuestReply:
     payload: bytes = b""
     buffers: tuple[bytes, ...] = ()
     failure: Failure | None = None
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)
 
 
 class _HungUpError(Exception):
@@ -77,7 +78,6 @@ class Talk:
         self._cancelled = cancelled
         self._on_line = on_line
         self._begun = time.time()
-        self._kills = oom_kills()
         self._poll = select.poll()
         self._readers = {fd: LineReader(fd, name) for fd, name in guest.outputs.items()}
 
@@ -161,9 +161,7 @@ class Talk:
         except (EOFError, OSError, ValueError) as error:
             raise _HungUpError from error
 
-    def _drain(
-        self, on_line: Callable[[Line], None] | None, ready: set[int] | None = None
-    ) -> None:
+    def _drain(self, on_line: Callable[[Line], None] | None, ready: set[int] | None = None) -> None:
         for descriptor, reader in self._readers.items():
             if (ready is None or descriptor in ready) and not reader.read(on_line):
                 with suppress(KeyError):
@@ -197,7 +195,7 @@ class Talk:
         if fault is Fault.CANCELLED:
             kind, why = "Cancelled", f"{self._name} was withdrawn and has been stopped"
         else:
-            kind, why = "Timeout", f"{self._name} ran longer than its {timeout_s:g} s and was stopped"
+            kind, why = "Timeout", f"{self._name} ran longer than {timeout_s:g} s and was stopped"
         self._guest.interrupt()
         try:
             heard = self._listen(time.monotonic() + GRACE_S, heed_cancel=False)
@@ -205,6 +203,7 @@ class Talk:
             heard = fault
         if isinstance(heard, Fault):
             self._guest.kill()
+            self._ending()
             return self._failed(fault, kind, f"{why} by killing its process")
         self._end_lines()
         message, _ = heard
@@ -217,12 +216,12 @@ class Talk:
 
     def _died(self) -> GuestReply:
         if self._guest.closing:
-            return self._failed(Fault.CANCELLED, "Cancelled", f"The pilot ended during {self._name}")
+            return self._failed(Fault.CANCELLED, "Cancelled", f"{self._name} lost its pilot")
         kind, how = self._ending()
         fault = Fault.DIED
         if kind == "SIGKILL":
             kills = oom_kills()
-            if kills is not None and kills > (self._kills or 0):
+            if kills is not None and kills > self._guest.kills_before:
                 fault, how = Fault.OUT_OF_MEMORY, f"{how} at the job's memory limit"
             else:
                 how += ": by the memory limit, the batch system or a person"
@@ -244,7 +243,8 @@ class Talk:
     def _failed(self, fault: Fault, kind: str, message: str) -> GuestReply:
         """A failure that the guest did not tell itself; the last it wrote may say more."""
         self._end_lines()
-        said = "\n".join(reader.tail for reader in self._readers.values() if reader.name == "stderr")
+        readers = self._readers.values()
+        said = "\n".join(reader.tail for reader in readers if reader.name == "stderr")
         wall_s = time.time() - self._begun
         usage = Usage(started_at=self._begun, wall_s=max(wall_s, 0.0))
         return GuestReply(failure=Failure(fault, kind, message, said), usage=usage)

@@ -9,16 +9,19 @@ import stat
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hpcburst.errors import SiteError
-from hpcburst.tasks import Env
 from hpcburst.workers.guest_process import Guest
 from hpcburst.workers.guest_talk import GuestReply
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from hpcburst.tasks import Env
 
 __all__ = ["Guest", "GuestPool", "GuestReply", "install_guest"]
 
@@ -81,9 +84,7 @@ class GuestPool:
         max_idle: Guests kept idle; the longest unused is let go beyond that.
     """
 
-    def __init__(
-        self, *, home: Path, environ: Mapping[str, str], max_idle: int = MAX_IDLE
-    ) -> None:
+    def __init__(self, *, home: Path, environ: Mapping[str, str], max_idle: int = MAX_IDLE) -> None:
         self._home = home
         self._environ = dict(environ)
         self._max_idle = max_idle
@@ -131,22 +132,29 @@ class GuestPool:
         self._starter.shutdown()
 
     def _take(self, env: Env | None) -> Guest:
+        guest = self._take_idle(_key(env)) or self._start(env)
         with self._lock:
-            if self._closed:
-                raise SiteError("A task came to a pilot", "the pilot is ending")
-            guest = self._pop_idle(_key(env)) or self._start(env)
             self._out.add(guest)
-            return guest
+            late = self._closed
+        if late:
+            self._give_back(_key(env), guest)
+            raise _ending()
+        return guest
 
-    def _pop_idle(self, key: str) -> Guest | None:
+    def _take_idle(self, key: str) -> Guest | None:
         """The warmest one: used last."""
-        for index in reversed(range(len(self._idle))):
-            if self._idle[index][0] == key:
-                guest = self._idle.pop(index)[1]
-                if guest.alive:
-                    return guest
-                guest.close()
-        return None
+        while True:
+            with self._lock:
+                if self._closed:
+                    raise _ending()
+                found = [row for row in self._idle if row[0] == key][-1:]
+                if not found:
+                    return None
+                self._idle.remove(found[0])
+            guest = found[0][1]
+            if guest.alive:
+                return guest
+            guest.close()
 
     def _give_back(self, key: str, guest: Guest) -> None:
         leaving: list[Guest] = []
@@ -166,7 +174,10 @@ class GuestPool:
         return Guest(python, environ=self._environ_of(env), home=self._home, start=self._in_starter)
 
     def _in_starter(self, function: Callable[[], Any]) -> Any:
-        return self._starter.submit(function).result()
+        try:
+            return self._starter.submit(function).result()
+        except RuntimeError as error:  # shut down between our look and now
+            raise _ending() from error
 
     def _environ_of(self, env: Env | None) -> dict[str, str]:
         """The pilot's own Python is left as it runs here; an env gets nothing of another one."""
@@ -180,6 +191,10 @@ class GuestPool:
             else:
                 environ[name] = text
         return environ
+
+
+def _ending() -> SiteError:
+    return SiteError("A task came to a pilot", "the pilot is ending")
 
 
 def _key(env: Env | None) -> str:

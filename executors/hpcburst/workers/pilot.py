@@ -1,8 +1,10 @@
-"""The pilot: what a batch job of ours runs. `python -m hpcburst.workers.pilot tls://... --name ...`
+"""The pilot: what a batch job of ours runs.
+
+    python -m hpcburst.workers.pilot tls://... --name pilot-1 --nthreads 1 ...
 
 A Dask worker with nothing it does not need: no nanny (it doubles the start-up), no dashboard (it
-answers anybody), a private 0700 folder on the node's own disk, TLS, one named address. Beside Dask's
-tasks it runs ours, over a line of its own (`session`). It leaves when the driver is gone.
+answers anybody), a private 0700 folder on the node's own disk, TLS, one named address. Beside
+Dask's tasks it runs ours, over a line of its own (`session`). It leaves when the driver is gone.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+logger = logging.getLogger("hpcburst.pilot")
+
 OPERATION = "hpcburst_session"
 """Name of the handler through which the driver opens its line."""
 
@@ -31,7 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     logging.getLogger("distributed").setLevel(logging.WARNING)
-    folder = Path(tempfile.mkdtemp(prefix="hpcburst-", dir=args.local_directory))  # 0700, ours alone
+    folder = Path(
+        tempfile.mkdtemp(prefix="hpcburst-", dir=args.local_directory)
+    )  # 0700, ours alone
     try:
         asyncio.run(_serve(args, folder))
     finally:
@@ -51,15 +57,15 @@ async def _serve(args: argparse.Namespace, folder: Path) -> None:
         loop.add_signal_handler(signum, told.set)
     try:
         worker = await asyncio.wait_for(_worker(args, folder, workplace), args.death_timeout)
-        logging.info("pilot %s is up on %s", args.name, worker.address)
+        logger.info("pilot %s is up on %s", args.name, worker.address)
         gone = asyncio.create_task(worker.finished())
         asked = asyncio.create_task(told.wait())
         await asyncio.wait([gone, asked], return_when=asyncio.FIRST_COMPLETED)
-        logging.info("pilot %s leaves: %s", args.name, "told to" if told.is_set() else "no driver")
+        logger.info("pilot %s leaves: %s", args.name, "told to" if told.is_set() else "no driver")
         workplace.close()
         await asyncio.wait_for(worker.close(timeout=CLOSE_S, nanny=False), CLOSE_S)
     except TimeoutError:
-        logging.warning("pilot %s leaves: no answer in time", args.name)
+        logger.warning("pilot %s leaves: no answer in time", args.name)
     finally:
         workplace.close()
 

@@ -1,9 +1,9 @@
 """The pilot's end of the line to the driver: one TLS connection, many tasks at once.
 
-Messages from the driver: `{"run": number, "burst": Burst}`, `{"cancel": number}`. To the driver:
-`{"lines": number, "text": [...]}` while a task runs, `{"done": number, "outcome":
-Outcome}` when it has ended. The end of the connection is the end of the tasks on it: nobody waits for
-them any more.
+Messages from the driver: `{"run": number, "burst": Burst}` and `{"cancel": number}`. To the
+driver: `{"lines": number, "text": [...]}` while a task runs, `{"done": number, "outcome": Outcome,
+"buffers": [...]}` when it has ended. The end of the connection is the end of the tasks on it:
+nobody waits for them any more.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FLUSH_S = 0.5
 """How often lines travel while a body runs: soon enough to watch, seldom enough to batch."""
 
 MAX_AT_ONCE = 1024
-"""Threads for running tasks; the driver never sends more than the pilot has cores (and one more)."""
+"""Threads for running tasks; the driver never sends more than the pilot has cores."""
 
 
 class Session:

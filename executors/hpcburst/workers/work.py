@@ -1,4 +1,4 @@
-"""Run one task's work on the pilot and say how it ended. Never raises: whatever happens is an Outcome."""
+"""Run one task's work on the pilot. Never raises: whatever happens is an Outcome."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hpcburst.workers.commands import run_command
 from hpcburst.workers.guests import GuestPool, install_guest
 
 MAX_LINES = 10_000
-"""Lines of output an outcome carries at most; a body that writes more has written to the wrong place."""
+"""Lines of output an outcome carries at most; a body that writes more wants a file."""
 
 
 class Workplace:
@@ -50,7 +50,10 @@ class Workplace:
             return self._call(burst, burst.work, cancelled, on_line)
         except Exception as error:  # noqa: BLE001 - the edge of the pilot: a fault of ours is told too
             failure = Failure(
-                Fault.DIED, type(error).__name__, f"The pilot failed: {error}", traceback.format_exc()
+                Fault.DIED,
+                type(error).__name__,
+                f"The pilot failed: {error}",
+                traceback.format_exc(),
             )
             return Outcome(failure=failure, usage=Usage(started_at=begun))
 

@@ -16,6 +16,8 @@ from packaging.utils import canonicalize_name
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from packaging.specifiers import Specifier
+
 CONDA_NAMES = {
     "matplotlib": "matplotlib-base",  # conda-forge's `matplotlib` adds Qt
     "tzdata": "python-tzdata",  # conda-forge's `tzdata` is the database of the system
@@ -104,9 +106,16 @@ def depends_of(requires: Iterable[str], version: str) -> tuple[str, ...]:
 
 
 def _spec(requirement: Requirement) -> str:
-    limits = sorted(str(limit) for limit in requirement.specifier)
-    text = ",".join(limits).replace("===", "==")
-    return f"{conda_name(requirement.name)} {text}".strip()
+    limits = ",".join(sorted(_limit(limit) for limit in requirement.specifier))
+    return f"{conda_name(requirement.name)} {limits}".strip()
+
+
+def _limit(limit: Specifier) -> str:
+    """A version limit in conda's spelling, which writes "any 2.x" as `2.*`."""
+    exact = limit.operator in {"==", "==="}
+    return (
+        limit.version if exact and limit.version.endswith(".*") else f"{limit}".replace("===", "==")
+    )
 
 
 def python_pin(minor: str) -> str:

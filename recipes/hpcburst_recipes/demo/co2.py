@@ -9,7 +9,7 @@ The functions travel to other Pythons as source, so they use plain data between 
 and matplotlib where they need them, and keep to whole modules of the standard library (the home of
 a name such as `Path` moves between Python versions). As a program:
 
-    python co2.py fit --seed 3 --draws 500 --record mauna_loa_co2.csv --out fits/3.json
+    python co2.py fit --seed 3 --draws 1000 --record mauna_loa_co2.csv --out fits/3.json
     python co2.py reduce --record mauna_loa_co2.csv --out results fits/*.json
 """
 
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import argparse
 import csv
-import datetime
+import datetime as dt
 import json
 import math
 import pathlib
@@ -26,9 +26,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy.typing as npt
-
-    Array = npt.NDArray[Any]
+Array = Any
+"""A numpy array of floats; where this file is checked or sent from, numpy may be missing."""
 
 HARMONICS = 4
 """Annual harmonics: the season at Mauna Loa rises slowly and falls fast, one sine is too few."""
@@ -135,8 +134,8 @@ def read_record(path: str) -> tuple[list[float], list[float]]:
     """The dates in decimal years, and the CO2 in ppm, of a weekly record."""
     with pathlib.Path(path).open(newline="", encoding="utf-8") as lines:
         rows = list(csv.DictReader(lines))
-    epoch = datetime.date(1958, 1, 1).toordinal()
-    days = [datetime.date.fromisoformat(row["date"]).toordinal() - epoch for row in rows]
+    epoch = dt.date(1958, 1, 1).toordinal()
+    days = [dt.date.fromisoformat(row["date"]).toordinal() - epoch for row in rows]
     return [1958 + day / DAYS_A_YEAR for day in days], [float(row["co2_ppm"]) for row in rows]
 
 
@@ -287,7 +286,7 @@ def _draw_growth(axes: Any, summary: dict[str, Any], years: list[float], ppm: li
     axes.set_ylabel("growth (ppm a year)", fontsize=14, color=INK)
     axes.set_ylim(0, 3.4)
     axes.set_xlim(1957.5, 2002.5)
-    axes.legend(loc="upper left", frameon=False, fontsize=13, ncols=3)
+    axes.legend(loc="upper left", fontsize=13, ncols=3, edgecolor="none", framealpha=1)
 
 
 def _yearly_steps(years: list[float], ppm: list[float]) -> tuple[list[float], list[float]]:

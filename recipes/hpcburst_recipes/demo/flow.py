@@ -24,12 +24,12 @@ reduce_and_plot = task(retries=1)(
 )
 
 
-@flow(task_runner=BurstTaskRunner(max_jobs=8))
+@flow(task_runner=BurstTaskRunner(max_jobs=8))  # type: ignore[arg-type]  # Prefect's is invariant
 def co2_burst(
     record: str = "data/mauna_loa_co2.csv",
     out: str = "results-prefect",
     n_blocks: int = 64,
-    draws: int = 500,
+    draws: int = 1000,
 ) -> dict[str, Any]:
     """Fit the model to `n_blocks` x `draws` bootstrap copies of the record, and draw the result.
 
@@ -43,7 +43,9 @@ def co2_burst(
         The summary: medians and 95 % intervals.
     """
     place = str(Path(record).absolute())
-    fits = fit_block.map(range(n_blocks), n_draws=unmapped(draws), record=unmapped(place))
+    fits: Any = fit_block.map(
+        range(n_blocks), n_draws=unmapped(draws), record=unmapped(place)
+    )  # futures
     drawn = reduce_and_plot.submit(fits, record=place, out=str(Path(out).absolute()))
     summary: dict[str, Any] = drawn.result()
     return summary

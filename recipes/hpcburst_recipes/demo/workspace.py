@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from hpcburst_envs import write_env_files
 
 _FILES = ("co2.py", "flow.py", "Snakefile", "data/mauna_loa_co2.csv", "data/README.md")
+
+_OURS, _THEIRS = b"from hpcburst_recipes.demo import co2", b"import co2"
+"""The flow in the folder takes the science beside it. So a change there has an effect, and the
+functions are the user's own, which travel as source; those of an installed package do not."""
 
 
 def lay_out(
@@ -36,7 +39,8 @@ def lay_out(
     for name in _FILES:
         target = folder / name
         target.parent.mkdir(exist_ok=True)
-        if not target.exists() or target.read_bytes() != (here / name).read_bytes():
-            shutil.copyfile(here / name, target)
+        content = (here / name).read_bytes().replace(_OURS, _THEIRS)
+        if not target.exists() or target.read_bytes() != content:
+            target.write_bytes(content)
     write_env_files(folder, channel=channel, stats_python=stats_python, plots_python=plots_python)
     return folder

@@ -12,6 +12,7 @@ from snakemake_interface_executor_plugins.utils import format_cli_arg, is_quoted
 from hpcburst.errors import RequestError
 from snakemake_executor_plugin_hpcburst.commands import (
     Call,
+    check_targets,
     job_environment,
     read_call,
     read_words,
@@ -86,8 +87,7 @@ def test_without_a_precommand_no_shell_is_involved():
 
 @pytest.mark.parametrize(
     "name",
-    ["SNAKEMAKE_PROFILE", "SLURM_JOB_ID", "SLURM_CPUS_PER_TASK", "PBS_JOBID", "LSB_JOBID"]
-    + ["OAR_JOB_ID", "_CONDOR_JOB_AD", "PMI_RANK", "SGE_TASK_ID", "SLURMD_NODENAME"],
+    ["SNAKEMAKE_PROFILE", "SLURM_JOB_ID", "SLURMD_NODENAME", "PBS_JOBID", "LSB_JOBID", "PMI_RANK"],
 )
 def test_what_belongs_to_the_drivers_own_job_stays_behind(name: str):
     """A rule does not take the driver's batch job for its own."""
@@ -106,6 +106,18 @@ def test_inside_a_grid_engine_job_its_common_words_stay_behind():
     """JOB_ID and QUEUE of a Grid Engine job are dropped where they are one's."""
     environ = {"SGE_TASK_ID": "undefined", "JOB_ID": "7", "QUEUE": "all.q", "HOME": "/h"}
     assert job_environment(environ, {}) == {"HOME": "/h"}
+
+
+@pytest.mark.parametrize("carried", [[], [("one", {"name": "a"})]])
+def test_a_job_whose_wildcards_would_be_lost_is_refused(carried):
+    """A job that the nested call would take for another fails with the reason."""
+    with pytest.raises(RequestError, match="comma"):
+        check_targets([("one", {"name": "'a'"})], carried)
+
+
+def test_a_job_whose_wildcards_are_carried_runs():
+    """Wildcards that come back as they were are accepted."""
+    check_targets([("one", {"name": "a"}), ("two", {})], [("one", {"name": "a"}), ("two", {})])
 
 
 def test_declared_values_win():

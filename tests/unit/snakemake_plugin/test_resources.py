@@ -40,11 +40,10 @@ def test_any_resources_give_needs_or_a_clear_refusal(resources):
     """Whatever a rule states, the answer is needs or a request error, never another exception."""
     try:
         needs = needs_of_job(1, resources, Defaults())
-    except RequestError as error:
-        assert "The rule states" in str(error)
-    else:
-        assert needs.memory_mb is None or needs.memory_mb >= 1
-        assert needs.walltime_s is None or 0 < needs.walltime_s < math.inf
+    except RequestError:
+        return
+    assert needs.memory_mb is None or needs.memory_mb >= 1
+    assert needs.walltime_s is None or 0 < needs.walltime_s < math.inf
 
 
 def test_nothing_stated_and_no_defaults_leaves_the_choice_to_the_site():
@@ -60,8 +59,15 @@ def test_memory_per_core_is_multiplied():
 
 @pytest.mark.parametrize(
     ("resources", "gpus"),
-    [({"gpu": 2}, 2), ({"gpus": "1"}, 1), ({"gres": "gpu:a100:4"}, 4), ({"gres": "gpu"}, 1)]
-    + [({"gres": "lustre:1,gpu:2"}, 2), ({"gres": "gpu:a100"}, 1), ({"gres": "craynetwork:1"}, 0)],
+    [
+        ({"gpu": 2}, 2),
+        ({"gpus": "1"}, 1),
+        ({"gres": "gpu"}, 1),
+        ({"gres": "gpu:a100"}, 1),
+        ({"gres": "gpu:a100:4"}, 4),
+        ({"gres": "lustre:1,gpu:2"}, 2),
+        ({"gres": "craynetwork:1"}, 0),
+    ],
 )
 def test_gpus_are_counted_in_every_spelling(resources, gpus):
     """gpu, gpus and Slurm's gres all count GPUs."""

@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args.run(args)
     except BurstError as error:
-        print(f"conda (hpcburst): {error}", file=sys.stderr)
+        sys.stderr.write(f"conda (hpcburst): {error}\n")
         return 1
     return 0
 
@@ -51,12 +51,14 @@ def export(args: argparse.Namespace) -> None:
     rows = _packages(args.prefix)
     channels = dict.fromkeys(str(row["channel"]) for row in rows)
     lines = [f"{row['name']}={row['version']}={row['build']}" for row in rows]
-    print(json.dumps({"channels": list(channels), "dependencies": lines}, indent=1))
+    document = {"channels": list(channels), "dependencies": lines}
+    sys.stdout.write(json.dumps(document, indent=1) + "\n")  # JSON is YAML
 
 
 def list_explicit(args: argparse.Namespace) -> None:
     """Print the URLs of an env's archives."""
-    print("@EXPLICIT", *(str(row["url"]) for row in _packages(args.prefix)), sep="\n")
+    urls = [str(row["url"]) for row in _packages(args.prefix)]
+    sys.stdout.write("\n".join(["@EXPLICIT", *urls]) + "\n")
 
 
 def open_store() -> EnvStore:

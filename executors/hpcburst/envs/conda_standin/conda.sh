@@ -3,11 +3,12 @@
 # It answers Snakemake's frequent questions itself; only making an env starts Python.
 
 platform() {
-    case $(uname -s)-$(uname -m) in
-        Linux-x86_64) echo linux-64 ;;
-        Darwin-x86_64) echo osx-64 ;;
-        Darwin-arm64) echo osx-arm64 ;;
-        *) echo "linux-$(uname -m)" ;;
+    machine=$(uname -sm)
+    case $machine in
+        "Linux x86_64") echo linux-64 ;;
+        "Darwin x86_64") echo osx-64 ;;
+        "Darwin arm64") echo osx-arm64 ;;
+        *) echo "linux-${machine#* }" ;;
     esac
 }
 

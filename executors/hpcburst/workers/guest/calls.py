@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 import types
+from contextlib import suppress
 from typing import Any, Sequence
 
 from . import values
@@ -34,7 +35,7 @@ _INSTEAD = {
 }
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """A call that cannot even begin, or whose value cannot go home."""
 
     def __init__(self, fault: str, message: str, cause: BaseException) -> None:
@@ -72,7 +73,7 @@ class Caller:
         started_at = time.time()
         try:
             reply, out = self._answer(message, parts)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - the edge: all that a body raises is a reply
             self._running = False
             reply, out = _failure(error, self._bodies.get(message["key"]))
         _flush()
@@ -85,8 +86,10 @@ class Caller:
         try:
             payload, buffers = values.dumps(value, key_of=body.key_of)
         except Exception as error:
-            raise Refused("result", _unpicklable(message["name"], value, error), error) from error
-        return {"reply": "ok"}, [payload] + list(buffers)
+            raise RefusedError(
+                "result", _unpicklable(message["name"], value, error), error
+            ) from error
+        return {"reply": "ok"}, [payload, *buffers]
 
     def _ready(self, message: dict[str, Any], parts: Sequence[Any]) -> Any:
         name, parts = message["name"], list(parts)
@@ -98,12 +101,12 @@ class Caller:
             body = self._bodies[message["key"]]
         except Exception as error:
             text = "The body {} cannot be rebuilt in Python {} of {}: {}"
-            raise Refused("arguments", _filled(text, name, error), error) from error
+            raise RefusedError("arguments", _filled(text, name, error), error) from error
         try:
             args, kwargs = values.loads(parts[0], parts[1:], resolve=body.resolve)
         except Exception as error:
             text = "The arguments of {} cannot be read in Python {} of {}: {}"
-            raise Refused("arguments", _filled(text, name, error), error) from error
+            raise RefusedError("arguments", _filled(text, name, error), error) from error
         return body, args, kwargs
 
     def _go_to(self, cwd: str | None, paths: list[str]) -> None:
@@ -111,7 +114,7 @@ class Caller:
             os.chdir(cwd or self._home)
         except OSError as error:
             text = "The folder {} is to be worked in, and this node cannot enter it: {}"
-            raise Refused("arguments", text.format(cwd, error.strerror), error) from error
+            raise RefusedError("arguments", text.format(cwd, error.strerror), error) from error
         sys.path[:] = self._path + [path for path in paths if path not in self._path]
         signal.signal(signal.SIGINT, self.interrupt)  # the last body may have changed it
 
@@ -134,7 +137,7 @@ class Caller:
 def _failure(error: BaseException, body: Rebuilt | None) -> Any:
     fault, cause = "raised", error
     message = _text(error)
-    if isinstance(error, Refused):
+    if isinstance(error, RefusedError):
         fault, cause, message = error.fault, error.cause, str(error)
     reply = {
         "reply": fault,
@@ -147,8 +150,9 @@ def _failure(error: BaseException, body: Rebuilt | None) -> Any:
 
 
 def _pickled(error: BaseException, body: Rebuilt | None) -> bytes | None:
-    """The exception, if it survives the way home. `SystemExit` and its kin must not: they would
-    end the driver.
+    """The exception, if it survives the way home.
+
+    `SystemExit` and its kin must not: they would end the driver.
     """
     if body is None or not isinstance(error, Exception):
         return None
@@ -156,22 +160,24 @@ def _pickled(error: BaseException, body: Rebuilt | None) -> bytes | None:
         payload, _ = values.dumps(error, key_of=body.key_of, in_band=True)
         values.loads(payload, resolve=body.resolve)
         return payload
-    except Exception:
+    except Exception:  # noqa: BLE001 - pickling runs the user's code, which may raise anything
         return None
 
 
 def _traceback(error: BaseException) -> str:
     """The traceback as the user knows it, without the frames that only brought it here."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_code.co_filename.startswith((HERE, _ASYNCIO)):
-        trace = trace.tb_next
-    return "".join(traceback.format_exception(type(error), error, trace))
+    told = traceback.TracebackException(type(error), error, error.__traceback__)
+    own = [frame for frame in told.stack if not frame.filename.startswith(HERE)]
+    while own and own[0].filename.startswith(_ASYNCIO):
+        del own[0]
+    told.stack[:] = own
+    return "".join(told.format())
 
 
 def _text(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception as inner:
+    except Exception as inner:  # noqa: BLE001 - it is the user's own __str__
         return "(its message cannot be had: {})".format(type(inner).__name__)
 
 
@@ -193,11 +199,9 @@ def _flush() -> None:
     flush_c()
     for stream, own in ((sys.stdout, sys.__stdout__), (sys.stderr, sys.__stderr__)):
         for each in {id(stream): stream, id(own): own}.values():
-            try:
+            with suppress(Exception):  # a body may have closed or replaced it
                 each.flush()  # type: ignore[union-attr]
-            except Exception:  # a body may have closed or replaced it
-                pass
-    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__  # type: ignore[assignment]
+    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
 
 
 def _usage() -> tuple[float, float]:
@@ -216,21 +220,26 @@ def _spent(begun: tuple[float, float]) -> dict[str, float]:
 def _forget_peak() -> None:
     """Count peak memory from here: this process has run other bodies."""
     try:
-        with open("/proc/self/clear_refs", "wb", buffering=0) as file:
-            file.write(b"5")
+        descriptor = os.open("/proc/self/clear_refs", os.O_WRONLY)
     except OSError:  # the peak then is that of all bodies so far
-        pass
+        return
+    with suppress(OSError):
+        os.write(descriptor, b"5")
+    os.close(descriptor)
 
 
 def _max_rss_mb() -> float:
-    """Peak resident memory since `_forget_peak` in MB (10^6 bytes).
+    """Peak resident memory since `_forget_peak` in MB (10^6 bytes), or 0.0 if it cannot be read.
 
     Not `ru_maxrss`: Linux counts the pilot's own peak into it, from before the start of the guest.
     """
     try:
-        with open("/proc/self/status", "rb") as file:
-            status = file.read()
+        descriptor = os.open("/proc/self/status", os.O_RDONLY)
+        try:
+            status = os.read(descriptor, 8192)
+        finally:
+            os.close(descriptor)
         at = status.index(b"VmHWM:") + 6
         return int(status[at : status.index(b"kB", at)]) * 1024 / 1e6
     except (OSError, ValueError):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+        return 0.0

@@ -1,8 +1,8 @@
 """Messages between pilot and guest over an inherited pair of sockets.
 
-A message is a small dict of plain data and a list of byte parts. Parts of 32 KiB and more share one
-segment of anonymous memory whose descriptor goes along: one copy in, none out, and no name that could
-stay behind. Nothing here unpickles anything.
+A message is a small dict of plain data and a list of byte parts. Parts of 32 KiB and more share
+one segment of anonymous memory whose descriptor goes along: one copy in, none out, and no name that
+could stay behind. Nothing here unpickles anything.
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ class Channel:
             text = json.dumps(message).encode()
             shared = [segment >= 0 and view.nbytes >= LARGE_BYTES for view in views]
             stream = [_HEAD.pack(len(text), len(views), total)]
-            stream += [_ROW.pack(view.nbytes, lies) for view, lies in zip(views, shared)]
+            stream += [_ROW.pack(view.nbytes, lies) for view, lies in zip(views, shared)]  # noqa: B905 - Python 3.8
             stream.append(text)
-            stream += [bytes(view) for view, lies in zip(views, shared) if not lies]
+            stream += [bytes(view) for view, lies in zip(views, shared) if not lies]  # noqa: B905
             with self._sending:
                 self._write(b"".join(stream), segment)
         finally:
@@ -181,7 +181,7 @@ def _padded(size: int) -> int:
 
 
 def _anonymous_memory() -> int:
-    """A descriptor of memory without a name, or -1 where there is none (the socket takes it then)."""
+    """A descriptor of memory without a name; -1 if there is none, then the socket takes all."""
     try:
         if hasattr(os, "memfd_create"):
             return os.memfd_create("hpcburst")

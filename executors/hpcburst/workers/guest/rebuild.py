@@ -1,8 +1,8 @@
 """From a body's blob back to the function, in this Python.
 
-The blob (made by `hpcburst.bodies`) is plain data: definitions as text, the names they load, and how
-each name's value is had. One namespace stands for each module the definitions came from, so that they
-share globals as they did at home.
+The blob (made by `hpcburst.bodies`) is plain data: definitions as text, the names they load, and
+how each name's value is had. One namespace stands for each module the definitions came from, so
+that they share globals as they did at home.
 """
 
 from __future__ import annotations
@@ -81,20 +81,24 @@ class Rebuilt:
             self._later.append((put, spec))
 
     def _value(self, spec: Spec) -> Any:
+        """A value from how it is had; the kinds are those of `bodies.collect`."""
         kind, rest = spec[0], spec[1:]
-        if kind == "item":
-            return self._item(*rest)
-        if kind == "pickled":
-            return self._unpickled(*rest)
-        if kind == "module":
-            return self._import(*rest)
-        if kind == "tuple":
-            return tuple(self._value(each) for each in rest[0]) or None
-        if kind == "dict":
-            return {name: self._value(each) for name, each in rest[0].items()} or None
-        if kind == "stand-in":
-            return self._stand_ins[rest[0]]
-        return values.find(*rest)
+        makers: dict[str, Callable[..., Any]] = {
+            "item": self._item,
+            "pickled": self._unpickled,
+            "module": self._import,
+            "stand-in": self._stand_ins.__getitem__,
+            "named": values.find,
+            "tuple": self._tuple,
+            "dict": self._dict,
+        }
+        return makers[kind](*rest)
+
+    def _tuple(self, specs: Any) -> Any:
+        return tuple(self._value(spec) for spec in specs) or None
+
+    def _dict(self, specs: Any) -> Any:
+        return {name: self._value(spec) for name, spec in specs.items()} or None
 
     def _unpickled(self, payload: bytes, what: str) -> Any:
         try:
@@ -108,7 +112,7 @@ class Rebuilt:
     def _import(self, name: str, stand_ins: Mapping[str, str]) -> Any:
         try:
             module: Any = importlib.import_module(name)
-        except Exception as error:  # a module may fail in any way while it is imported
+        except Exception as error:  # noqa: BLE001 - a module may fail in any way when imported
             module = _Absent("the module {!r}".format(name), error)
         if stand_ins:
             made = {attr: self._stand_ins[stand_in] for attr, stand_in in stand_ins.items()}
@@ -123,7 +127,7 @@ class Rebuilt:
         if number in self._making:
             raise UnknownError
         item = self._items[number]
-        make = self._function if item["kind"] == "function" else self._definition
+        make = self._function if item["kind"] in ("function", "lambda") else self._definition
         self._making.add(number)
         try:
             return make(number, item)
@@ -135,7 +139,7 @@ class Rebuilt:
         made = self._executed(number, item, [None] * len(item["free"]))
         self._keep(number, item, made)
         self._fill(item)
-        cells = dict(zip(made.__code__.co_freevars, made.__closure__ or ()))
+        cells = dict(zip(made.__code__.co_freevars, made.__closure__ or ()))  # noqa: B905 - Python 3.8
         for name, spec in item["free"].items():
             if name in cells:
                 self._put(_cell_setter(cells[name]), spec)
@@ -221,11 +225,14 @@ class _Overlaid(types.ModuleType):
 
 
 def _module(name: str) -> types.ModuleType:
-    """A fresh namespace under a module's name; also importable where no real module is in the way."""
+    """A fresh namespace under a module's name; importable too if no real module is in the way."""
     module = _Space(name)
     module.__dict__["__builtins__"] = builtins
     if name not in sys.modules and not _importable(name):
         sys.modules[name] = module
+        while "." in name:  # importing a.b asks for a first
+            name = name.rpartition(".")[0]
+            sys.modules.setdefault(name, _Space(name))
     return module
 
 
@@ -236,7 +243,7 @@ def _is_ours(name: str) -> bool:
 
 def _importable(name: str) -> bool:
     try:
-        return importlib.util.find_spec(name.split(".")[0]) is not None
+        return importlib.util.find_spec(name.split(".", 1)[0]) is not None
     except (ImportError, ValueError, AttributeError):
         return False
 
@@ -269,7 +276,7 @@ def _cell_setter(cell: Any) -> Put:
 def _remember_source(file: str, line: int, text: str) -> None:
     """Tracebacks show this text, though the node may not see the file, or an edited one."""
     known = linecache.cache.get(file, (0, None, [], file))
-    old: list[str] = known[2] if len(known) == 4 else []  # type: ignore[misc]
+    old: list[str] = known[2] if len(known) == 4 else []
     fresh = [row + "\n" for row in text.splitlines()]
     lines = list(old) + ["\n"] * (line - 1 + len(fresh) - len(old))
     lines[line - 1 : line - 1 + len(fresh)] = fresh

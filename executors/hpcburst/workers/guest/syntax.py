@@ -1,17 +1,20 @@
 """Definitions as text: parsed where they stood, so that tracebacks keep the user's file and lines.
 
-Shared by both ends: the driver compiles a definition to learn which names it loads, the guest to make
-the function.
+Shared by both ends: the driver compiles a definition to learn which names it loads, the guest to
+make the function.
 """
 
 from __future__ import annotations
-
 import __future__
+
 import ast
 from typing import Any, Iterable
 
 OUTER = "_hpcburst_outer"
 """Name of the function that gives a definition its closure."""
+
+BARE = ("lambda", "expression")
+"""Kinds whose text is a part of a line."""
 
 LAZY_ANNOTATIONS = __future__.annotations.compiler_flag
 """Annotations are never evaluated: they may name what the env does not have."""
@@ -21,15 +24,15 @@ def parse(kind: str, text: str, line: int, column: int) -> Any:
     """The node of one definition, at its own line and column.
 
     Args:
-        kind: "function", "class", or "expression" (lambdas are expressions).
-        text: Full lines of a function or class; the bare text of an expression.
+        kind: "function", "class", "lambda" or "expression".
+        text: Full lines of a function or class; the bare text of the others.
         line: Line of its first character in its file, from 1.
         column: Column of it, from 0.
 
     Raises:
         SyntaxError: This Python does not know the syntax.
     """
-    if kind == "expression":
+    if kind in BARE:
         padded = "\n" * (line - 1) + "(" + " " * (column - 1) + text + "\n)"
         return ast.parse(padded, mode="eval").body
     if column:

@@ -15,7 +15,7 @@ import sys
 from typing import Any, Callable, Iterable
 
 LARGE_BYTES = 32 * 1024
-"""Buffers of this size and more travel out of band; below, a copy is cheaper than a frame of its own."""
+"""Buffers of this size and more travel out of band; below, a copy costs less than a frame."""
 
 MODULE_NAMES = frozenset({"hpcburst.workers.guest.values", "hpcburst_guest.values"})
 """Names of this module at the two ends: what either pickles, both can load."""
@@ -167,13 +167,17 @@ def _reduce_view(view: memoryview) -> Any:
         flat = memoryview(bytearray(view.tobytes()))
     else:
         flat = view.cast("B")
-    return make_view, (view.format, view.shape, pickle.PickleBuffer(flat))
+    return make_view, (view.format, view.shape, not view.readonly, pickle.PickleBuffer(flat))
 
 
-def make_view(form: str, shape: tuple[int, ...], buffer: Any) -> memoryview:
-    """A shaped memoryview over a buffer."""
+def make_view(form: str, shape: tuple[int, ...], writable: bool, buffer: Any) -> memoryview:
+    """A shaped memoryview over a buffer; over a copy of it if that must be writable and is not."""
     flat = memoryview(buffer).cast("B")
-    return flat.cast(form, shape) if flat.nbytes else flat  # type: ignore[call-overload, no-any-return]
+    if writable and flat.readonly:
+        flat = memoryview(bytearray(flat))
+    elif not writable:
+        flat = flat.toreadonly()
+    return flat.cast(form, shape) if flat.nbytes else flat  # type: ignore[call-overload]
 
 
 # --- numpy ---------------------------------------------------------------------------------------
@@ -229,18 +233,16 @@ def _dtype_text(dtype: Any) -> Any:
     }
 
 
-def make_array(
-    dtype: Any, shape: tuple[int, ...], order: str, writable: bool, buffer: Any
-) -> Any:
+def make_array(dtype: Any, shape: tuple[int, ...], order: str, writable: bool, buffer: Any) -> Any:
     """An array over a buffer; a shaped memoryview where there is no numpy.
 
     Raises:
         ModuleNotFoundError: There is no numpy here, and a memoryview cannot show such an array.
     """
     try:
-        import numpy
+        numpy = importlib.import_module("numpy")
     except ImportError:
-        return _array_without_numpy(dtype, shape, order, buffer)
+        return _array_without_numpy(dtype, shape, order, writable, buffer)
     if not len(buffer):
         return numpy.empty(shape, numpy.dtype(dtype), order=order)
     array = numpy.ndarray(shape, numpy.dtype(dtype), buffer=buffer, order=order)
@@ -266,20 +268,22 @@ def make_scalar(dtype: Any, raw: bytes) -> Any:
         ModuleNotFoundError: There is no numpy here, and Python has no such number.
     """
     try:
-        import numpy
+        numpy = importlib.import_module("numpy")
     except ImportError:
         form = _format(dtype)
         if form is not None:
             return struct.unpack("=" + form, raw)[0]
-        numpy = _numpy("a numpy scalar of dtype {}".format(dtype))
+        _numpy("a numpy scalar of dtype {}".format(dtype))
     return numpy.ndarray((), numpy.dtype(dtype), buffer=raw)[()]
 
 
-def _array_without_numpy(dtype: Any, shape: tuple[int, ...], order: str, buffer: Any) -> Any:
+def _array_without_numpy(
+    dtype: Any, shape: tuple[int, ...], order: str, writable: bool, buffer: Any
+) -> Any:
     form = _format(dtype)
     if form is None or order != "C" or not len(buffer):
         _numpy("a numpy array of dtype {} and shape {}".format(dtype, shape))
-    return make_view(str(form), shape, buffer)
+    return make_view(str(form), shape, writable, buffer)
 
 
 def _format(dtype: Any) -> str | None:

@@ -1,0 +1,149 @@
+"""A flight: what lives as long as one flow run, its pilots, its envs and its bodies on their way.
+
+Engine threads wait here for envs and outcomes. Stopping the flight wakes all of them at once, and
+withdraws their bodies from the pilots.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import CancelledError, Future, InvalidStateError
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from hpcburst.errors import Cancelled
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Callable, Sequence
+
+    from prefect.logging.loggers import LoggingAdapter
+
+    from hpcburst.pools.cluster import BurstCluster
+    from hpcburst.results import Line, Outcome
+    from hpcburst.tasks import Burst, Env, Needs
+
+    Logger = logging.Logger | LoggingAdapter
+
+T = TypeVar("T")
+
+MAX_BUILDS = 2
+"""Envs built at once: each build keeps a few cores of a login node busy."""
+
+CLOSE_S = 20.0
+"""Seconds the pilots get to end."""
+
+
+class Flight:
+    """The pilots, envs and bodies of one flow run.
+
+    Args:
+        cluster: Where the bodies run.
+        owned: Whether the cluster ends with the flight.
+        logger: Gets one line about the pilots when they have ended.
+    """
+
+    def __init__(self, cluster: BurstCluster, *, owned: bool, logger: Logger) -> None:
+        self.cluster = cluster
+        self._owned = owned
+        self._logger = logger
+        self._stopped = threading.Event()
+        self._lock = threading.Lock()
+        self._waits: set[Future[Any]] = set()
+        self._envs: dict[tuple[str | None, str | None], Future[Env | None]] = {}
+        self._env_keys: dict[tuple[str | None, str | None], str] = {}
+        self._builds = threading.Semaphore(MAX_BUILDS)
+
+    def env_key(self, needs: Needs) -> str:
+        """The key of the env of these needs; "" for the driver's own Python.
+
+        Raises:
+            EnvError: The env cannot be found or read.
+        """
+        place = (needs.env, needs.folder)
+        if place not in self._env_keys:
+            self._env_keys[place] = self.cluster.env_key_for(needs)
+        return self._env_keys[place]
+
+    def begin_env(self, needs: Needs) -> Future[Env | None]:
+        """Have the env of these needs built beside the flow, once, unless it is there."""
+        place = (needs.env, needs.folder)
+        with self._lock:
+            future = self._envs.get(place)
+            if future is not None:
+                return future
+            future = self._envs[place] = Future()
+            self._waits.add(future)
+        if needs.env is None:
+            future.set_result(None)
+        else:
+            # A daemon: the build of an env must not hold a run that was stopped.
+            threading.Thread(target=self._build, args=(needs, future), daemon=True).start()
+        return future
+
+    def env(self, needs: Needs) -> Env | None:
+        """The env of these needs, when it is built.
+
+        Raises:
+            EnvError: It cannot be found, read, solved or built.
+            asyncio.CancelledError: The flight was stopped.
+        """
+        return self._await(self.begin_env(needs))
+
+    def launch(self, burst: Burst, on_lines: Callable[[Sequence[Line]], None]) -> Future[Outcome]:
+        """Queue a body.
+
+        Raises:
+            RequestError: No queue can hold what it needs.
+            asyncio.CancelledError: The flight was stopped.
+        """
+        self._check()
+        future = self.cluster.launch(burst, on_lines)
+        with self._lock:
+            self._waits.add(future)
+        future.add_done_callback(self._waits.discard)
+        if self._stopped.is_set():
+            future.cancel()
+        return future
+
+    def outcome(self, future: Future[Outcome]) -> Outcome:
+        """The outcome of a launched body; what was stopped raises as `launch` does."""
+        return self._await(future)
+
+    def stop(self) -> None:
+        """Withdraw all bodies; who waits for one, or for an env, waits no more. Idempotent."""
+        self._stopped.set()
+        with self._lock:
+            waits = list(self._waits)
+        for future in waits:
+            future.cancel()
+
+    def close(self) -> None:
+        """End the flight, and its pilots if they are its own. Idempotent."""
+        self.stop()
+        if self._owned:
+            self.cluster.close(timeout=CLOSE_S)
+            self._logger.info("%s", self.cluster.record.text().splitlines()[0])
+
+    def _check(self) -> None:
+        if self._stopped.is_set():
+            # What Prefect's own runners raise: the engine tells of a crash, and does not retry.
+            raise asyncio.CancelledError("the flow run was stopped")
+
+    def _await(self, future: Future[T]) -> T:
+        try:
+            return future.result()
+        except (CancelledError, Cancelled):
+            self._check()
+            raise
+
+    def _build(self, needs: Needs, future: Future[Env | None]) -> None:
+        with self._builds, suppress(InvalidStateError):  # it was cancelled meanwhile
+            try:
+                if not future.cancelled():
+                    future.set_result(self.cluster.env_for(needs))
+            except InvalidStateError:
+                raise
+            except Exception as error:  # noqa: BLE001 - the edge of the thread: its future tells
+                future.set_exception(error)

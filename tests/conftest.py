@@ -1,0 +1,52 @@
+"""What every test gets: a home of its own, no user config, and the suite's own channel and cluster."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from hpcburst import BurstCluster
+
+CACHE = Path(os.environ.get("HPCBURST_TEST_CACHE", Path(__file__).parents[1] / ".cache" / "tests"))
+"""Where the suite's conda channel is kept between runs; building it takes half a minute."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An empty home folder: no test reads or writes the one of the person who runs it."""
+    folder = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(folder))
+        patch.setenv("XDG_CACHE_HOME", str(folder / ".cache"))
+        patch.setenv("DASK_CONFIG", str(folder / "dask"))
+        patch.setenv("PREFECT_HOME", str(folder / "prefect"))
+        patch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+        yield folder
+
+
+@pytest.fixture
+def shared_root(tmp_path: Path) -> Path:
+    """A shared root of the test's own."""
+    return tmp_path / "shared"
+
+
+@pytest.fixture(scope="session")
+def channel_url() -> str:
+    """The suite's local conda channel, built once from this machine's Pythons."""
+    from support.testchannel import build_test_channel
+
+    return build_test_channel(CACHE / "channel")
+
+
+@pytest.fixture
+def cluster(shared_root: Path) -> Iterator[BurstCluster]:
+    """Up to two pilots on the local queue."""
+    from hpcburst import BurstCluster
+
+    with BurstCluster(max_jobs=2, site={"shared-root": str(shared_root)}) as cluster:
+        yield cluster
