@@ -103,7 +103,9 @@ class Env:
     Attributes:
         key: Digest of what was asked; names the env in records and caches.
         prefix: The conda prefix; its `bin/python` runs the body.
-        activation: What activating it changes in the process environment (None: unset).
+        activation: What activating it changes in the process environment (None: unset; a value
+            that ends with its own `${NAME}` goes before what is there). `workers.activation.replay`
+            applies it.
     """
 
     key: str

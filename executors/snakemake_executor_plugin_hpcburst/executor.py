@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from hpcburst.pools.cluster import BurstCluster
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Running:
     """A job under way: what Snakemake knows it by, its future and its log."""
 
@@ -63,8 +63,8 @@ class Executor(RemoteExecutor):  # type: ignore[misc]  # Snakemake's interface i
         # The base class starts a thread that calls us, so everything it may meet comes first.
         self._settings: ExecutorSettings = workflow.executor_settings or ExecutorSettings()
         self._cluster: BurstCluster | None = None
-        self._running: dict[int, Running] = {}
-        self._ended: deque[tuple[int, Future[Outcome]]] = deque()
+        self._running: set[Running] = set()
+        self._ended: deque[Running] = deque()
         self._guard = threading.Lock()
         self._wake: Callable[[], object] = lambda: None
         self._stopped = False
@@ -91,9 +91,10 @@ class Executor(RemoteExecutor):  # type: ignore[misc]  # Snakemake's interface i
         except (BurstError, WorkflowError, OSError) as error:
             self._report_failure(info, answers.refusal(error))
             return
+        running = Running(info, future, log)
         with self._guard:
-            self._running[id(info)] = Running(info, future, log)
-        future.add_done_callback(partial(self._hear, id(info)))
+            self._running.add(running)
+        future.add_done_callback(lambda _: self._hear(running))
 
     def report_job_submission(self, job_info: SubmittedJobInfo, register_job: bool = True) -> None:
         """Mark the job as begun, without listing it for the base class to poll."""
@@ -104,7 +105,7 @@ class Executor(RemoteExecutor):  # type: ignore[misc]  # Snakemake's interface i
     ) -> AsyncGenerator[SubmittedJobInfo, None]:
         """Report what has ended since. Nothing is asked for: answers come by themselves."""
         while self._ended:
-            self._report(*self._ended.popleft())
+            self._report(self._ended.popleft())
         for info in active_jobs:
             yield info
 
@@ -120,7 +121,7 @@ class Executor(RemoteExecutor):  # type: ignore[misc]  # Snakemake's interface i
     def cancel(self) -> None:
         """Withdraw every job and end the cluster."""
         with self._guard:
-            active = [running.info for running in self._running.values()]
+            active = [running.info for running in self._running]
         try:
             self.cancel_jobs(active)
         finally:
@@ -129,10 +130,10 @@ class Executor(RemoteExecutor):  # type: ignore[misc]  # Snakemake's interface i
     def cancel_jobs(self, active_jobs: list[SubmittedJobInfo]) -> None:
         """Withdraw these jobs; Snakemake hears of them no more."""
         with self._guard:
-            withdrawn = [self._running.pop(id(info), None) for info in active_jobs]
+            withdrawn = {running for running in self._running if running.info in active_jobs}
+            self._running -= withdrawn
         for running in withdrawn:
-            if running is not None:
-                running.future.cancel()
+            running.future.cancel()
 
     def shutdown(self) -> None:
         """End the cluster and with it every batch job. Idempotent."""
@@ -148,9 +149,9 @@ class Executor(RemoteExecutor):  # type: ignore[misc]  # Snakemake's interface i
                 cluster.close()
             self._logs.close()
 
-    def _hear(self, key: int, future: Future[Outcome]) -> None:
+    def _hear(self, running: Running) -> None:
         with self._guard:
-            self._ended.append((key, future))
+            self._ended.append(running)
         self._wake_up()
 
     def _wake_up(self) -> None:
@@ -200,12 +201,12 @@ class Executor(RemoteExecutor):  # type: ignore[misc]  # Snakemake's interface i
             extra += ("--cores", str(needs.cores))
         return Call(call.python, (*call.arguments, *extra), call.precommand)
 
-    def _report(self, key: int, future: Future[Outcome]) -> None:
+    def _report(self, running: Running) -> None:
         with self._guard:
-            running = self._running.pop(key, None)
-        if running is None:  # withdrawn, or the workflow is over
-            return
-        answer = answers.of_future(running.info.job, future, running.log)
+            if running not in self._running:  # withdrawn, or the workflow is over
+                return
+            self._running.remove(running)
+        answer = answers.of_future(running.info.job, running.future, running.log)
         if answer is None:
             self._logs.end_well(running.log)
             self.report_job_success(running.info)

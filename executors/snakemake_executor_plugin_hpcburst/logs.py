@@ -52,7 +52,7 @@ class RunLogs:
 
     def close(self) -> None:
         """Remove folders that nothing is left in. Idempotent."""
-        for folder in (*self.folder.glob("*"), self.folder, self.folder.parent):
+        for folder in (*self.folder.glob("*"), self.folder):
             with suppress(OSError):  # not empty, or never made
                 folder.rmdir()
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from support.processes import wait_until
 
 SERVER = "snakemake_executor_plugin_hpcburst.zygote"

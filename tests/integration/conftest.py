@@ -91,8 +91,8 @@ def state_names(prefect_api: str) -> Callable[[UUID, str], list[str]]:
 
     def read(task_run_id: UUID) -> list[str]:
         with get_client(sync_client=True) as client:
-            answer = client.request("GET", "/task_run_states/", params={"task_run_id": task_run_id})
-            return [state["name"] for state in answer.json()]
+            states = client.read_task_run_states(task_run_id)
+        return [state.name for state in sorted(states, key=lambda state: state.timestamp)]
 
     def complete(task_run_id: UUID, last: str) -> list[str]:
         wait_until(lambda: last in read(task_run_id), f"state {last} of task run {task_run_id}")

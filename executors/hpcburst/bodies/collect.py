@@ -116,7 +116,7 @@ class Collector:
         )
 
     def _is_wrapped(self, thing: Any) -> bool:
-        """Whether a library's decorator (`lru_cache`, ...) made it from a function of the user's."""
+        """Whether a library's decorator (`lru_cache`) made it from a function of the user's."""
         inner = getattr(thing, "__wrapped__", None)
         return isinstance(inner, FunctionType) and self._at_home(inner)
 
@@ -249,7 +249,7 @@ def _inner_function(value: Any) -> FunctionType | None:
         return None
     try:
         inner = getattr(value, "fn", None)
-    except Exception:  # noqa: BLE001 - any object of the user's may be asked, and may answer anything
+    except Exception:
         return None
     return inner if isinstance(inner, FunctionType) else None
 

@@ -11,6 +11,7 @@ import dis
 import functools
 import linecache
 import sys
+import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 PARSE_TRIES = 20
 """A clash of two parsers is rare; twenty in a row are something else."""
+
+MAX_TEXTS = 4
+"""Texts remembered of one file: each time it is edited and loaded again, there is one more."""
 
 _LOADS = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL", "LOAD_FROM_DICT_OR_GLOBALS"})
 
@@ -113,14 +117,14 @@ def _loaded(code: CodeType) -> set[str]:
 # --- files ---------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Source:
     """One file as it was when it was read."""
 
     file: str
     lines: list[str]
     tree: ast.Module
-    codes: set[tuple[str, int, bytes]] = field(default_factory=set)
+    codes: set[tuple[Any, ...]] = field(default_factory=set)
     functions: dict[tuple[str, int], list[Any]] = field(default_factory=dict)
     classes: list[tuple[str, ast.AST]] = field(default_factory=list)
     definitions: dict[ast.AST, Definition] = field(default_factory=dict)
@@ -136,8 +140,8 @@ class _Source:
         """Whether this text compiles to exactly that function."""
         if not self.codes:
             module = compile(self.tree, self.file, "exec", dont_inherit=True)
-            self.codes = {(c.co_name, c.co_firstlineno, c.co_code) for c in _all_codes(module)}
-        return (code.co_name, code.co_firstlineno, code.co_code) in self.codes
+            self.codes = {_fingerprint(each) for each in _all_codes(module)}
+        return _fingerprint(code) in self.codes
 
     def definition(self, node: Any, kind: str) -> Definition:
         """The definition at a node."""
@@ -157,31 +161,48 @@ class _Source:
         return ast.get_source_segment("".join(self.lines), node) or ast.unparse(node)
 
 
-_sources: dict[str, _Source] = {}
+_known: dict[str, list[_Source]] = {}  # newest first
+_reading = threading.Lock()
 
 
-def _source(file: str, *, fresh: bool = False) -> _Source:
-    """The text of a file: as first read, or as it is now."""
-    known = _sources.get(file)
-    if known is not None and not fresh:
-        return known
+def _sources(file: str) -> Iterator[_Source]:
+    """The texts of a file: those remembered, newest first; then as it is now, if it is another."""
+    tried = list(_known.get(file, ()))
+    yield from tried
+    with _reading:
+        _refresh(file, _known.setdefault(file, []))
+    yield from [source for source in _known[file] if source not in tried]
+
+
+def _refresh(file: str, remembered: list[_Source]) -> None:
     linecache.checkcache(file)
     lines = linecache.getlines(file)
-    if not lines:
+    if not lines and not remembered:
         raise NoSourceError("it was defined at a prompt or by exec, so its text cannot be had")
-    if known is not None and known.lines == lines:
-        return known
+    if lines and all(source.lines != lines for source in remembered):
+        remembered.insert(0, _read(file, list(lines)))
+        del remembered[MAX_TEXTS:]
+
+
+def _read(file: str, lines: list[str]) -> _Source:
     try:
-        tree = _parsed(ast.parse, "".join(lines))
+        return _Source(_shown(file), lines, _parsed(ast.parse, "".join(lines)))
     except SyntaxError as error:
         raise NoSourceError(f"{file} is not Python any more (line {error.lineno})") from error
-    _sources[file] = source = _Source(_shown(file), list(lines), tree)
-    return source
 
 
 @functools.cache
 def _shown(file: str) -> str:
     return str(Path(file).absolute()) if Path(file).exists() else file
+
+
+def _fingerprint(code: CodeType) -> tuple[Any, ...]:
+    """What tells a function's code from that of another text, nested functions included."""
+    constants = tuple(
+        _fingerprint(constant) if isinstance(constant, CodeType) else (type(constant), constant)
+        for constant in code.co_consts
+    )
+    return (code.co_name, code.co_firstlineno, code.co_code, code.co_names, constants)
 
 
 def _all_codes(code: CodeType) -> Iterator[CodeType]:
@@ -196,10 +217,7 @@ def _all_codes(code: CodeType) -> Iterator[CodeType]:
 
 def _function_definition(function: FunctionType) -> Definition:
     code = function.__code__
-    source = _source(code.co_filename)
-    if not source.fits(code):
-        fresh = _source(code.co_filename, fresh=True)
-        source = fresh if fresh.fits(code) or not _nodes(source, code) else source
+    source = _best_source(code)
     nodes = _nodes(source, code)
     if len(nodes) > 1:
         nodes = _by_column(nodes, code)
@@ -208,6 +226,19 @@ def _function_definition(function: FunctionType) -> Definition:
         raise NoSourceError(f"its text is not at {where}; was the file edited since it was loaded?")
     kind = "lambda" if isinstance(nodes[0], ast.Lambda) else "function"
     return source.definition(nodes[0], kind)
+
+
+def _best_source(code: CodeType) -> _Source:
+    """The text that compiles to this code; else one that has such a function in that place.
+
+    Tools that rewrite code when it is loaded (coverage, pytest) make the second one common.
+    """
+    tried = []
+    for source in _sources(code.co_filename):
+        if source.fits(code):
+            return source
+        tried.append(source)
+    return next((source for source in tried if _nodes(source, code)), tried[-1])
 
 
 def _nodes(source: _Source, code: CodeType) -> list[Any]:
@@ -247,14 +278,13 @@ def _by_column(nodes: list[Any], code: CodeType) -> list[Any]:
 
 
 def _class_definition(kind: type) -> Definition:
-    source = _source(_class_file(kind))
-    for attempt in (source, _source(_class_file(kind), fresh=True)):
-        nodes = _class_nodes(attempt, kind)
+    file = _class_file(kind)
+    for source in _sources(file):
+        nodes = _class_nodes(source, kind)
         if nodes:
-            node = nodes[-1]
-            which = "class" if isinstance(node, ast.ClassDef) else "expression"
-            return attempt.definition(node, which)
-    raise NoSourceError(f"there is no class of that name in {source.file}")
+            which = "class" if isinstance(nodes[-1], ast.ClassDef) else "expression"
+            return source.definition(nodes[-1], which)
+    raise NoSourceError(f"there is no class of that name in {file}")
 
 
 def _class_file(kind: type) -> str:

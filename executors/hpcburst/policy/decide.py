@@ -65,7 +65,7 @@ def _grown(needs: Needs, site: Site) -> Shape:
                 if shape.queue or queue is site.queues[0]
                 else replace(shape, queue=queue.name)
             )
-    best = min(wanted, key=lambda queue: len(_excess(shape, queue)))
+    best = min(wanted, key=lambda queue: (len(_excess(shape, queue)), -queue.max_cores))
     raise RequestError(
         f"A task asks for {_words(needs)}",
         f"that is more than any queue has: {'; '.join(_excess(shape, best))}",

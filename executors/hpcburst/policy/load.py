@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hpcburst.errors import RequestError, SiteError
+from hpcburst.policy.decide import fits
 from hpcburst.policy.discover import Machine, this_machine
 from hpcburst.policy.model import Limits, Paths, Queue, Site
 from hpcburst.tasks import Shape, read_memory_mb, read_walltime_s
@@ -51,9 +52,9 @@ def read_section(overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
     import yaml
 
     defaults = yaml.safe_load(_DEFAULTS.read_text())["hpcburst"]
-    stated = _dashed(dask.config.get("hpcburst", {}) or {})
+    stated = _dashed(dask.config.get("hpcburst", {}) or {}, "hpcburst")
     section = _merged(defaults, stated, "hpcburst")
-    return _merged(section, _dashed(overrides or {}), "hpcburst")
+    return _merged(section, _dashed(overrides or {}, "hpcburst"), "hpcburst")
 
 
 def _site(section: Mapping[str, Any], machine: Machine) -> Site:
@@ -66,22 +67,25 @@ def _site(section: Mapping[str, Any], machine: Machine) -> Site:
         )
     local = scheduler == "local"
     queues = _queues(section["queues"]) or (_local_queue(machine),)
+    envs = section["envs"]
     interval = section["status-interval"]
     usual_interval_s = LOCAL_STATUS_INTERVAL_S if local else SITE_STATUS_INTERVAL_S
     return Site(
         scheduler=scheduler,
         queues=queues,
-        default_shape=_default_shape(section["pilot"], queues[0]),
+        default_shape=_default_shape(section["pilot"], queues),
         limits=Limits(
-            max_jobs=int(section["max-jobs"]),
-            max_pending=int(section["max-pending"]),
+            max_jobs=_count(section["max-jobs"], "hpcburst.max-jobs"),
+            max_pending=_count(section["max-pending"], "hpcburst.max-pending"),
             idle_s=read_walltime_s(section["idle-timeout"]),
             status_interval_s=read_walltime_s(interval) if interval else usual_interval_s,
         ),
         paths=Paths(_shared_root(section["shared-root"]), _node_root(section["node-root"])),
         host=str(section["host"]),
-        env_channels=tuple(map(str, section["envs"]["channels"])),
-        channel_mirror={str(k): str(v) for k, v in section["envs"]["mirror"].items()},
+        env_channels=_texts(envs["channels"], "hpcburst.envs.channels"),
+        channel_mirror={
+            str(k): str(v) for k, v in _mapping(envs["mirror"], "hpcburst.envs.mirror")
+        },
         keep_runs_days=read_walltime_s(section["keep-runs"]) / 86400,
     )
 
@@ -97,39 +101,49 @@ def _local_queue(machine: Machine) -> Queue:
     )
 
 
-def _queues(stated: Mapping[str, Mapping[str, Any]]) -> tuple[Queue, ...]:
-    return tuple(_queue(name, fields) for name, fields in stated.items())
+def _queues(stated: object) -> tuple[Queue, ...]:
+    rows = _mapping(stated, "hpcburst.queues")
+    return tuple(_queue(str(name), fields) for name, fields in rows)
 
 
-def _queue(name: str, fields: Mapping[str, Any]) -> Queue:
-    known = ("cores", "memory", "gpus", "walltime", "total-cores")
-    _refuse_unknown(_dashed(fields), known, f"hpcburst.queues.{name}")
+def _queue(name: str, stated: object) -> Queue:
+    path = f"hpcburst.queues.{name}"
+    fields = _dashed(stated, path)
+    _refuse_unknown(fields, ("cores", "memory", "gpus", "walltime", "total-cores"), path)
     missing = [key for key in ("cores", "memory", "walltime") if key not in fields]
     if missing:
-        raise SiteError(
-            f"hpcburst.queues.{name} was read", f"it lacks {', '.join(missing)}", _where()
-        )
-    fields = _dashed(fields)
+        raise SiteError(f"{path} was read", f"it lacks {', '.join(missing)}", _where())
+    total = fields.get("total-cores")
     return Queue(
         name=name,
-        max_cores=int(fields["cores"]),
+        max_cores=_count(fields["cores"], f"{path}.cores"),
         max_memory_mb=read_memory_mb(fields["memory"]),
-        max_gpus=int(fields.get("gpus", 0)),
+        max_gpus=_count(fields.get("gpus", 0), f"{path}.gpus", at_least=0),
         max_walltime_s=read_walltime_s(fields["walltime"]),
-        total_cores=fields.get("total-cores"),
+        total_cores=None if total is None else _count(total, f"{path}.total-cores"),
     )
 
 
-def _default_shape(stated: Mapping[str, Any], queue: Queue) -> Shape:
-    cores = min(int(stated["cores"]), queue.max_cores)
+def _default_shape(stated: Mapping[str, Any], queues: Sequence[Queue]) -> Shape:
+    name = stated["queue"]
+    queue = next((queue for queue in queues if name in (None, queue.name)), None)
+    if queue is None:
+        known = ", ".join(queue.name for queue in queues)
+        raise SiteError(f"hpcburst.pilot.queue is {name!r}", f"the queues are {known}", _where())
+    cores = min(_count(stated["cores"], "hpcburst.pilot.cores"), queue.max_cores)
     share_mb = min(4000 * cores, queue.max_memory_mb * cores // queue.max_cores)
-    return Shape(
+    shape = Shape(
         cores=cores,
         memory_mb=read_memory_mb(stated["memory"]) if stated["memory"] else share_mb,
-        gpus=int(stated["gpus"]),
+        gpus=_count(stated["gpus"], "hpcburst.pilot.gpus", at_least=0),
         walltime_s=min(read_walltime_s(stated["walltime"]), queue.max_walltime_s),
-        queue=stated["queue"],
+        queue=name,
     )
+    if not fits(shape, queue):
+        raise SiteError(
+            f"hpcburst.pilot is {shape}", f"queue {queue.name!r} takes no such job", _where()
+        )
+    return shape
 
 
 def _shared_root(stated: str | None) -> Path:
@@ -144,9 +158,31 @@ def _node_root(stated: str | None) -> Path:
     return Path(text).expanduser().absolute()
 
 
-def _dashed(section: Mapping[str, Any]) -> dict[str, Any]:
+def _dashed(section: object, path: str) -> dict[str, Any]:
     """Dask takes `max_jobs` for `max-jobs`; so do we."""
-    return {str(key).replace("_", "-"): value for key, value in section.items()}
+    return {str(key).replace("_", "-"): value for key, value in _mapping(section, path)}
+
+
+def _mapping(value: object, path: str) -> list[tuple[Any, Any]]:
+    if not isinstance(value, Mapping):
+        raise SiteError(f"{path} is {value!r}", "it must be a mapping of keys to values", _where())
+    return list(value.items())
+
+
+def _texts(value: object, path: str) -> tuple[str, ...]:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise SiteError(f"{path} is {value!r}", "it must be a list", _where())
+    return tuple(map(str, value))
+
+
+def _count(value: object, path: str, *, at_least: int = 1) -> int:
+    """A whole number; text of one too, for it may come from the environment."""
+    text = str(value)
+    if isinstance(value, bool) or not text.isdecimal() or int(text) < at_least:
+        raise SiteError(
+            f"{path} is {value!r}", f"it must be a whole number of at least {at_least}", _where()
+        )
+    return int(text)
 
 
 def _merged(base: Mapping[str, Any], over: Mapping[str, Any], path: str) -> dict[str, Any]:
@@ -154,8 +190,12 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any], path: str) -> dict
     merged = dict(base)
     for key, value in over.items():
         nested = isinstance(base[key], Mapping) and key in ("pilot", "envs")
-        merged[key] = _merged(base[key], _dashed(value), f"{path}.{key}") if nested else value
+        merged[key] = _nested(base[key], value, f"{path}.{key}") if nested else value
     return merged
+
+
+def _nested(base: Mapping[str, Any], over: object, path: str) -> dict[str, Any]:
+    return _merged(base, _dashed(over, path), path)
 
 
 def _refuse_unknown(given: Mapping[str, Any], known: tuple[str, ...], path: str) -> None:

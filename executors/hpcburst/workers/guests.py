@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpcburst.errors import SiteError
+from hpcburst.workers.activation import replay
 from hpcburst.workers.guest_process import Guest
 from hpcburst.workers.guest_talk import GuestReply
 
@@ -185,12 +186,7 @@ class GuestPool:
             return self._environ
         environ = {name: text for name, text in self._environ.items() if name not in FOREIGN}
         environ["PYTHONNOUSERSITE"] = "1"
-        for name, text in env.activation.items():
-            if text is None:
-                environ.pop(name, None)
-            else:
-                environ[name] = text
-        return environ
+        return replay(env.activation, environ)
 
 
 def _ending() -> SiteError:

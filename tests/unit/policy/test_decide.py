@@ -72,7 +72,7 @@ def test_the_smallest_of_the_users_shapes_is_taken():
 
 def test_a_task_that_fits_none_of_the_users_shapes_is_refused():
     """The user's shapes are all there is: the refusal lists them."""
-    with pytest.raises(RequestError, match="none of the shapes holds it .*1 core"):
+    with pytest.raises(RequestError, match="None of the shapes holds it .*1 core"):
         grant(Needs(cores=2), _site(), (Shape(cores=1),))
 
 

@@ -121,6 +121,7 @@ def test_a_misspelt_key_is_named(stated, key):
         {"pilot": {"memory": "lots"}},
         {"pilot": {"gpus": -1}},
         {"envs": {"channels": None}},
+        {"envs": {"channels": "conda-forge"}},
         {"envs": {"mirror": ["here"]}},
         {"queues": ["short"]},
         {"queues": {"q": None}},
@@ -133,7 +134,7 @@ def test_a_misspelt_key_is_named(stated, key):
 )
 def test_a_value_that_cannot_be_meant_is_an_answer(stated):
     """A value that cannot be read is told with where to correct it, never as a traceback."""
-    with pytest.raises(SiteError, match="correct the hpcburst section|(?i:this version speaks)"):
+    with pytest.raises(SiteError, match="Correct the hpcburst section"):
         load_site(stated)
 
 
