@@ -129,8 +129,9 @@ class Executor(RemoteExecutor):  # type: ignore[misc]  # Snakemake's interface i
 
     def cancel_jobs(self, active_jobs: list[SubmittedJobInfo]) -> None:
         """Withdraw these jobs; Snakemake hears of them no more."""
+        wanted = {id(info) for info in active_jobs}
         with self._guard:
-            withdrawn = {running for running in self._running if running.info in active_jobs}
+            withdrawn = {running for running in self._running if id(running.info) in wanted}
             self._running -= withdrawn
         for running in withdrawn:
             running.future.cancel()

@@ -28,7 +28,7 @@ def state_of(a_task, *args):
     others = fine.map([1, 2, 3])
     state = a_task.submit(*args, return_state=True)
     assert others.result() == [1, 2, 3]
-    return [state.name, state.message, state.data.result if state.data else None]
+    return [state.name, state.message, state.result(raise_on_failure=False)]
 
 
 def gone(pid):
@@ -173,7 +173,7 @@ def test_an_argument_that_cannot_be_pickled(burst):
 
 def test_a_body_without_source(burst):
     """A body made by exec cannot travel: its task fails with the reason, once."""
-    space = {}
+    space = {"__name__": __name__}
     exec("def made():\n    return 1", space)
     name, message, error = burst(state_of, task(retries=3)(space["made"]))
     assert name == "Failed"
@@ -192,7 +192,7 @@ def test_generators_are_refused(burst):
     assert name == "Failed"
     assert isinstance(error, RequestError)
     assert "generator" in message
-    assert "return a list" in message
+    assert "Return a list" in message
 
 
 def test_more_than_any_queue_has(burst):

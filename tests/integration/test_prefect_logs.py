@@ -64,8 +64,13 @@ def test_many_tasks_at_once_keep_their_lines_apart(burst, task_log):
     names = [f"task{number}" for number in range(12)]
     for name, task_run_id in zip(names, burst(futures_of, chatter, names), strict=True):
         texts = [text for _, text in task_log(task_run_id) if text.startswith("task")]
-        said = [f"{name} {kind} {n}" for n in range(LINES) for kind in ("line", "note")]
-        assert texts == said
+        prints = [f"{name} line {number}" for number in range(LINES)]
+        notes = [f"{name} note {number}" for number in range(LINES)]
+        assert [text for text in texts if " line " in text] == prints
+        assert [text for text in texts if " note " in text] == notes
+        assert len(texts) == 2 * LINES
+        for printed, noted in zip(prints, notes, strict=True):
+            assert texts.index(printed) < texts.index(noted)
 
 
 def test_log_prints_false_keeps_prints_out(burst, task_log, capsys):

@@ -141,7 +141,7 @@ def _cannot_travel(
     for which, value in named.items():
         try:
             values.dumps(value, key_of=key_of)
-        except Exception as inner:
+        except Exception as inner:  # noqa: BLE001 - pickling runs the user's code
             return RequestError(
                 f"{name} was called with its argument {which} of type {type(value).__qualname__}",
                 f"it cannot be pickled ({inner})",

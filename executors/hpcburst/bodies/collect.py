@@ -249,7 +249,7 @@ def _inner_function(value: Any) -> FunctionType | None:
         return None
     try:
         inner = getattr(value, "fn", None)
-    except Exception:
+    except Exception:  # noqa: BLE001 - any object of the user's is asked, and may raise anything
         return None
     return inner if isinstance(inner, FunctionType) else None
 

@@ -189,13 +189,10 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any], path: str) -> dict
     _refuse_unknown(over, tuple(base), path)
     merged = dict(base)
     for key, value in over.items():
+        below = f"{path}.{key}"
         nested = isinstance(base[key], Mapping) and key in ("pilot", "envs")
-        merged[key] = _nested(base[key], value, f"{path}.{key}") if nested else value
+        merged[key] = _merged(base[key], _dashed(value, below), below) if nested else value
     return merged
-
-
-def _nested(base: Mapping[str, Any], over: object, path: str) -> dict[str, Any]:
-    return _merged(base, _dashed(over, path), path)
 
 
 def _refuse_unknown(given: Mapping[str, Any], known: tuple[str, ...], path: str) -> None:

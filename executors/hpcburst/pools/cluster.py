@@ -7,6 +7,7 @@ that it runs tasks with an env of their own (`launch`). dask-jobqueue writes and
 
 from __future__ import annotations
 
+import atexit
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -14,6 +15,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
+from weakref import WeakSet
 
 from distributed import Scheduler
 from distributed.core import Status, rpc
@@ -40,6 +42,9 @@ from hpcburst.tasks import Burst, Env, Needs, Shape
 logger = logging.getLogger("hpcburst")
 
 CLOSE_TIMEOUT_S = 20.0
+
+_open: WeakSet[BurstCluster] = WeakSet()
+"""Clusters to close when the interpreter ends without having closed them."""
 
 
 class BurstCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
@@ -83,6 +88,7 @@ class BurstCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
         self._bounds: tuple[int, int | None] = (0, None)
         cluster_kwargs.setdefault("quiet", True)
         super().__init__(**cluster_kwargs)
+        _open.add(self)
         if not self.called_from_running_loop:
             self._loop_runner.start()
             self.sync(self._start)
@@ -279,6 +285,14 @@ class BurstCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
         if future.cancelled():
             with suppress(RuntimeError):  # the loop is closed: so is everything on it
                 self.loop.asyncio_loop.call_soon_threadsafe(self._keeper.withdraw, ticket)
+
+
+@atexit.register
+def _close_all() -> None:
+    for cluster in list(_open):
+        if cluster.status != Status.closed and not cluster.asynchronous:
+            with suppress(TimeoutError):
+                cluster.close(timeout=CLOSE_TIMEOUT_S)
 
 
 class _Watcher(SchedulerPlugin):  # type: ignore[misc]

@@ -10,22 +10,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Any
 
 from hpcburst.errors import BurstError, Cancelled, PilotLost, SiteError
 from hpcburst.jobs.dialect import JobState
 from hpcburst.policy.model import Site
-from hpcburst.pools.line import Line, LineBroken
-from hpcburst.pools.pilots import Pilot
+from hpcburst.pools.line import LineBroken
+from hpcburst.pools.pilots import Fleet, Pilot
 from hpcburst.pools.planner import Demand, Learned, Phase, Plan, plan
-from hpcburst.pools.record import PilotRecord, RunRecord, TaskRecord
+from hpcburst.pools.record import PilotRecord, RunRecord
 from hpcburst.pools.starts import Starts, start_error
-from hpcburst.pools.tickets import Ticket
-from hpcburst.results import Outcome, Where
+from hpcburst.pools.tickets import Ticket, demand_of
 from hpcburst.tasks import Shape
 
 logger = logging.getLogger("hpcburst")
@@ -41,31 +40,6 @@ DRAIN_S = 15.0
 
 UNKNOWN_GRACE_S = 10.0
 """A batch system may not know a job for some seconds after it took it."""
-
-
-class Fleet(Protocol):
-    """What the keeper asks of the cluster. Jobs are submitted, looked at and ended here."""
-
-    async def submit(self, name: str, shape: Shape) -> str:
-        """Submit a job for a pilot of that name and shape; returns the job id."""
-
-    async def states(self, job_ids: Sequence[str]) -> Mapping[str, JobState]:
-        """States of these jobs."""
-
-    async def release(self, pilots: Sequence[Pilot]) -> None:
-        """End these pilots and their jobs."""
-
-    async def open_line(self, address: str) -> Line:
-        """Open a line to the pilot at this address."""
-
-    def log_of(self, job_id: str) -> str:
-        """Path of a job's log."""
-
-    def foreign_tasks(self, address: str) -> int:
-        """Tasks of plain Dask that the pilot at this address has."""
-
-    def foreign_demand(self) -> int:
-        """Tasks of plain Dask that wait or run anywhere."""
 
 
 @dataclass(slots=True)
@@ -93,6 +67,7 @@ class Keeper:
     _looked_at: float = 0.0
     _awake: asyncio.Event = field(default_factory=asyncio.Event)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _errands: set[asyncio.Task[None]] = field(default_factory=set)
     _closed: bool = False
 
     # -- what callers say -------------------------------------------------------------------
@@ -103,7 +78,6 @@ class Keeper:
 
     def enqueue(self, ticket: Ticket) -> None:
         """Take a task."""
-        ticket.future.add_done_callback(lambda future: future.cancelled() and None)
         if self._closed:
             ticket.refuse(
                 Cancelled(f"Task {ticket.burst.name!r} was queued", "the cluster is closed")
@@ -140,10 +114,12 @@ class Keeper:
         running = [ticket for pilot in self.pilots for ticket in pilot.tickets]
         for ticket in waiting + running:
             ticket.refuse(Cancelled(f"Task {ticket.burst.name!r} was queued", "the run was closed"))
-        looking = [task for task in self._tasks if task is not asyncio.current_task()]
-        for task in looking:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*looking, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        # A job that is being submitted or ended is brought to its end: half-way it would be lost.
+        while self._errands:
+            await asyncio.wait(self._errands)
         await self._let_go(list(self.pilots), "the run ended")
 
     # -- what pilots say --------------------------------------------------------------------
@@ -183,7 +159,7 @@ class Keeper:
         self._forget(pilot, "lost")
         if pilot.line is not None:
             pilot.line.close()
-        self._spawn(self._release([pilot]))  # its job may still hold the node
+        self._see_through(self._release([pilot]))  # its job may still hold the node
         self._awake.set()
 
     # -- handing tasks to pilots ------------------------------------------------------------
@@ -226,7 +202,8 @@ class Keeper:
         except LineBroken:
             self._send_again(ticket, pilot)
         else:
-            self._settle(ticket, pilot, outcome)
+            log = self.fleet.log_of(pilot.record.job_id)
+            ticket.settle(self.record.note(ticket.burst, pilot.record, outcome, log, ticket.sends))
         finally:
             ticket.withdraw_call = None
             pilot.tickets.discard(ticket)
@@ -234,27 +211,6 @@ class Keeper:
                 pilot.since = time.monotonic()
             self._dispatch()
             self._awake.set()
-
-    def _settle(self, ticket: Ticket, pilot: Pilot, outcome: Outcome) -> None:
-        record, env = pilot.record, ticket.burst.env
-        log = self.fleet.log_of(record.job_id)
-        where = Where(pilot.name, record.job_id, record.host, log, env.key if env else "")
-        usage, fault = outcome.usage, outcome.failure.fault.value if outcome.failure else ""
-        self.record.tasks.append(
-            TaskRecord(
-                name=ticket.burst.name,
-                pilot=pilot.name,
-                env_key=where.env_key,
-                cores=ticket.burst.needs.cores,
-                started_at=usage.started_at,
-                wall_s=usage.wall_s,
-                cpu_s=usage.cpu_s,
-                max_rss_mb=usage.max_rss_mb,
-                sends=ticket.sends,
-                fault=fault,
-            )
-        )
-        ticket.settle(replace(outcome, where=where, sends=ticket.sends))
 
     def _send_again(self, ticket: Ticket, pilot: Pilot) -> None:
         """The pilot went away with the task: queue it first, or give up on it."""
@@ -292,30 +248,21 @@ class Keeper:
                 await asyncio.wait_for(self._awake.wait(), TICK_S)
             await asyncio.sleep(GATHER_S)
             self._awake.clear()
-            await self._look_at_jobs()
-            self._drain_ending()
-            self._act(self._plan())
+            try:
+                await self._look_at_jobs()
+                self._drain_ending()
+                self._act(self._plan())
+            except Exception:  # the edge of the keeper: without it, tasks would wait for ever
+                logger.exception("the keeper stumbled; it looks again in %g s", TICK_S)
+                await asyncio.sleep(TICK_S)
 
     def _plan(self) -> Plan:
         learned = Learned(paused=self._starts.paused(), floor=self.floor)
         return plan(self._demand(), [p.view() for p in self.pilots], self.site, (), learned)
 
     def _demand(self) -> list[Demand]:
-        waiting = Counter(ticket.shape for ticket in self._waiting)
-        tickets = [*self._waiting, *(t for p in self.pilots for t in p.tickets)]
-        rows = []
-        for shape in {ticket.shape: None for ticket in tickets}:
-            asks = [ticket.burst.needs for ticket in tickets if ticket.shape == shape]
-            rows.append(
-                Demand(
-                    shape,
-                    waiting=waiting[shape],
-                    running=len(asks) - waiting[shape],
-                    cores=sum(ask.cores for ask in asks),
-                    memory_mb=sum(ask.memory_mb or 0 for ask in asks),
-                    gpus=sum(ask.gpus for ask in asks),
-                )
-            )
+        running = [ticket for pilot in self.pilots for ticket in pilot.tickets]
+        rows = demand_of(self._waiting, running)
         foreign = self.fleet.foreign_demand()
         if foreign:
             rows.append(Demand(self.default_shape, waiting=foreign, cores=foreign))
@@ -326,10 +273,10 @@ class Keeper:
         leaving = [self._pilots[name] for name in decided.retire]
         for pilot in leaving:
             logger.info("pilot %s leaves: %s", pilot.name, decided.retire[pilot.name])
-            self._spawn(self._let_go([pilot], decided.retire[pilot.name]))
+            self._see_through(self._let_go([pilot], decided.retire[pilot.name]))
         for shape, count in decided.submit.items():
             for _ in range(count):
-                self._spawn(self._ask(shape))
+                self._see_through(self._ask(shape))
 
     def _drain_ending(self) -> None:
         """Pilots near their walltime take no more tasks, and leave when they have none."""
@@ -338,7 +285,7 @@ class Keeper:
             if pilot.phase is Phase.UP and pilot.left_s < margin_s:
                 pilot.enter(Phase.DRAINING)
             if pilot.phase is Phase.DRAINING and not pilot.tickets:
-                self._spawn(self._let_go([pilot], "its walltime is nearly over"))
+                self._see_through(self._let_go([pilot], "its walltime is nearly over"))
 
     async def _ask(self, shape: Shape) -> None:
         """Submit one job."""
@@ -391,7 +338,7 @@ class Keeper:
                 ),
             )
         elif mute_s > self.site.limits.connect_s:
-            self._spawn(self._let_go([pilot], "never said hello"))
+            self._see_through(self._let_go([pilot], "never said hello"))
             self._failed_start(
                 pilot.shape,
                 start_error(
@@ -437,9 +384,16 @@ class Keeper:
             pilot.record.end = end
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something that may be stopped at any point."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _see_through(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something that must not be stopped half-way: it submits or ends a job."""
+        task = asyncio.create_task(work)
+        self._errands.add(task)
+        task.add_done_callback(self._errands.discard)
 
 
 def _takes_tasks(pilot: Pilot) -> bool:

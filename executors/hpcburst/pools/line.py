@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
@@ -104,12 +103,17 @@ class Line:
     async def _write(self) -> None:
         from distributed.protocol import to_serialize
 
-        with suppress(OSError):
+        try:
             while True:
                 message = await self._outbox.get()
                 if "burst" in message:
                     message["burst"] = to_serialize(message["burst"])
                 await self.comm.write(message)
+        except OSError:
+            pass
+        finally:
+            self.comm.abort()  # a line that cannot speak is no line
+            self._lose()
 
     async def _read(self) -> None:
         try:

@@ -1,11 +1,14 @@
-"""A pilot as the keeper knows it: its job, its line, what it has and what it has left."""
+"""A pilot as the keeper knows it, and the seam through which pilots come and go (`Fleet`)."""
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
+from hpcburst.jobs.dialect import JobState
 from hpcburst.pools.line import Line
 from hpcburst.pools.planner import Phase, PilotView
 from hpcburst.pools.record import PilotRecord
@@ -84,3 +87,28 @@ class Pilot:
             since_s=time.monotonic() - self.since,
             left_s=min(self.left_s, self.shape.walltime_s),
         )
+
+
+class Fleet(Protocol):
+    """What the keeper asks of the cluster. Jobs are submitted, looked at and ended here."""
+
+    async def submit(self, name: str, shape: Shape) -> str:
+        """Submit a job for a pilot of that name and shape; returns the job id."""
+
+    async def states(self, job_ids: Sequence[str]) -> Mapping[str, JobState]:
+        """States of these jobs."""
+
+    async def release(self, pilots: Sequence[Pilot]) -> None:
+        """End these pilots and their jobs."""
+
+    async def open_line(self, address: str) -> Line:
+        """Open a line to the pilot at this address."""
+
+    def log_of(self, job_id: str) -> str:
+        """Path of a job's log."""
+
+    def foreign_tasks(self, address: str) -> int:
+        """Tasks of plain Dask that the pilot at this address has."""
+
+    def foreign_demand(self) -> int:
+        """Tasks of plain Dask that wait or run anywhere."""

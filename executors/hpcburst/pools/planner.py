@@ -146,7 +146,11 @@ def plan(
         if count:
             submit[shape] = count
             room.take(shape, count)
-    retire |= _make_room(pilots, retire, room, why, submit)
+    starved = [
+        s for s in wanted if wanted[s] and not have[s] and s not in {*submit, *learned.paused}
+    ]
+    if starved and room.pending > 0:
+        retire |= _make_room(pilots, retire, wanted)
     return Plan(submit, retire, why)
 
 
@@ -259,26 +263,14 @@ def _ask(shape: Shape, missing: int, have: int, room: _Room, learned: Learned) -
 
 
 def _make_room(
-    pilots: Sequence[PilotView],
-    retire: Mapping[str, str],
-    room: _Room,
-    why: Mapping[Shape, str],
-    submit: Mapping[Shape, int],
+    pilots: Sequence[PilotView], retire: Mapping[str, str], wanted: Mapping[Shape, int]
 ) -> dict[str, str]:
-    """Idle pilots of one shape go at once when they keep another shape from starting at all."""
-    served = {view.shape for view in pilots if view.phase is not Phase.DRAINING}
-    starved = [
-        shape
-        for shape, words in why.items()
-        if shape not in submit and shape not in served and "but" in words and room.pending > 0
-    ]
-    if not starved:
-        return {}
+    """Idle pilots that nothing needs go at once: they keep another shape from starting at all."""
     return {
         view.name: "idle, and it holds what another shape waits for"
         for view in pilots
         if view.phase is Phase.UP
         and not view.busy
         and view.name not in retire
-        and view.shape not in why
+        and view.shape not in wanted
     }

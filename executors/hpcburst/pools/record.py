@@ -6,11 +6,12 @@ import json
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hpcburst.tasks import Shape
+from hpcburst.results import Outcome, Where
+from hpcburst.tasks import Burst, Shape
 
 
 @dataclass(slots=True)
@@ -56,6 +57,29 @@ class RunRecord:
     ended_at: float = 0.0
     pilots: dict[str, PilotRecord] = field(default_factory=dict)
     tasks: list[TaskRecord] = field(default_factory=list)
+
+    def note(
+        self, burst: Burst, pilot: PilotRecord, outcome: Outcome, log: str, sends: int
+    ) -> Outcome:
+        """Note how a task ended; returns its outcome with where it ran filled in."""
+        env_key = burst.env.key if burst.env else ""
+        where = Where(pilot.name, pilot.job_id, pilot.host, log, env_key)
+        usage = outcome.usage
+        self.tasks.append(
+            TaskRecord(
+                name=burst.name,
+                pilot=pilot.name,
+                env_key=env_key,
+                cores=burst.needs.cores,
+                started_at=usage.started_at,
+                wall_s=usage.wall_s,
+                cpu_s=usage.cpu_s,
+                max_rss_mb=usage.max_rss_mb,
+                sends=sends,
+                fault=outcome.failure.fault.value if outcome.failure else "",
+            )
+        )
+        return replace(outcome, where=where, sends=sends)
 
     @property
     def pilots_up(self) -> int:

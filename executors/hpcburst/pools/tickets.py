@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from hpcburst.errors import BurstError
+from hpcburst.pools.planner import Demand
 from hpcburst.results import Line, Outcome
 from hpcburst.tasks import Burst, Shape
 
@@ -37,15 +39,40 @@ class Ticket:
 
     @property
     def needed_s(self) -> float:
-        """Seconds of a pilot's walltime this task must find left."""
-        return self.burst.timeout_s or self.burst.needs.walltime_s or 0.0
+        """Seconds of a pilot's walltime this task must find left.
+
+        A time-out alone is a bound, not a need: it may be longer than any pilot lasts.
+        """
+        walltime_s = self.burst.needs.walltime_s or 0.0
+        return min(walltime_s, self.burst.timeout_s or walltime_s)
 
     def settle(self, outcome: Outcome) -> None:
         """Set the future, unless the caller gave up on it."""
-        if not self.future.done():
+        with suppress(InvalidStateError):
             self.future.set_result(outcome)
 
     def refuse(self, error: BurstError) -> None:
         """Set the future's exception, unless the caller gave up on it."""
-        if not self.future.done():
+        with suppress(InvalidStateError):
             self.future.set_exception(error)
+
+
+def demand_of(waiting: Iterable[Ticket], running: Iterable[Ticket]) -> list[Demand]:
+    """What these tasks ask for together, a row for each shape they were granted."""
+    waiting, running = list(waiting), list(running)
+    rows = []
+    for shape in dict.fromkeys(ticket.shape for ticket in (*waiting, *running)):
+        queued = [ticket.burst.needs for ticket in waiting if ticket.shape == shape]
+        begun = [ticket.burst.needs for ticket in running if ticket.shape == shape]
+        asks = queued + begun
+        rows.append(
+            Demand(
+                shape,
+                waiting=len(queued),
+                running=len(begun),
+                cores=sum(ask.cores for ask in asks),
+                memory_mb=sum(ask.memory_mb or 0 for ask in asks),
+                gpus=sum(ask.gpus for ask in asks),
+            )
+        )
+    return rows

@@ -56,6 +56,15 @@ class Guest:
         home: What `install_guest` gave.
         start: Runs the function that starts the process. The kernel kills the guest when the
             *thread* that started it ends, so give one that lasts as long as the guest may.
+
+    Attributes:
+        python: As given.
+        channel: The line to it.
+        greeted: Whether it has said hello.
+        failed_start: Why the process could not be made; "" if it was.
+        seen: Digests of the bodies it knows.
+        kills_before: The job's count of memory kills when it was started.
+        closing: Whether `close` was called.
     """
 
     def __init__(
@@ -82,6 +91,9 @@ class Guest:
             start(lambda: self._spawn(environ, home, theirs))
         except (OSError, ValueError) as error:
             self.failed_start = str(error)
+        except BaseException:
+            self.channel.close()
+            raise
         finally:
             theirs.close()
 

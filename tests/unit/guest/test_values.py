@@ -30,7 +30,25 @@ PLAIN = st.recursive(
     max_leaves=20,
 )
 
-DTYPES = st.sampled_from("? i1 <i2 >i4 i8 u1 u8 f2 f4 >f8 c8 c16 M8[ns] m8[s] S3 U5 V4".split())
+DTYPES = st.sampled_from(
+    [
+        *"?",
+        "i1",
+        "<i2",
+        ">i4",
+        "i8",
+        "u8",
+        "f2",
+        "f4",
+        ">f8",
+        "c16",
+        "M8[ns]",
+        "m8[s]",
+        "S3",
+        "U5",
+        "V4",
+    ]
+)
 SHAPES = st.lists(st.integers(0, 4), max_size=4).map(tuple)
 
 

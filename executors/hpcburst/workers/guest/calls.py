@@ -73,7 +73,7 @@ class Caller:
         started_at = time.time()
         try:
             reply, out = self._answer(message, parts)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - all that a body raises is a reply
             self._running = False
             reply, out = _failure(error, self._bodies.get(message["key"]))
         _flush()
@@ -160,7 +160,7 @@ def _pickled(error: BaseException, body: Rebuilt | None) -> bytes | None:
         payload, _ = values.dumps(error, key_of=body.key_of, in_band=True)
         values.loads(payload, resolve=body.resolve)
         return payload
-    except Exception:
+    except Exception:  # noqa: BLE001 - pickling runs the user's code
         return None
 
 
@@ -177,7 +177,7 @@ def _traceback(error: BaseException) -> str:
 def _text(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception as inner:
+    except Exception as inner:  # noqa: BLE001 - it is the user's own __str__
         return "(its message cannot be had: {})".format(type(inner).__name__)
 
 

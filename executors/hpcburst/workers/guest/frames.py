@@ -61,9 +61,9 @@ class Channel:
             text = json.dumps(message).encode()
             shared = [segment >= 0 and view.nbytes >= LARGE_BYTES for view in views]
             stream = [_HEAD.pack(len(text), len(views), total)]
-            stream += [_ROW.pack(view.nbytes, lies) for view, lies in zip(views, shared)]
+            stream += [_ROW.pack(view.nbytes, lies) for view, lies in zip(views, shared)]  # noqa: B905 - 3.8
             stream.append(text)
-            stream += [bytes(view) for view, lies in zip(views, shared) if not lies]
+            stream += [bytes(view) for view, lies in zip(views, shared) if not lies]  # noqa: B905 - 3.8
             with self._sending:
                 self._write(b"".join(stream), segment)
         finally:
@@ -186,6 +186,6 @@ def _anonymous_memory() -> int:
         if hasattr(os, "memfd_create"):
             return os.memfd_create("hpcburst")
         # Pythons built for an old C library lack the call, though the machine has it.
-        return os.open("/dev/shm", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        return os.open("/dev/shm", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)  # noqa: S108 - no name
     except OSError:
         return -1

@@ -31,7 +31,7 @@ class HomeHandler(logging.Handler):
                 return
             sys.stdout.flush()  # what was printed before was said before
             self._send(record.levelname, text, record.created)
-        except Exception:
+        except Exception:  # noqa: BLE001 - as `logging` asks of handlers
             self.handleError(record)
 
 

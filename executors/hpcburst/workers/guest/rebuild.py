@@ -112,7 +112,7 @@ class Rebuilt:
     def _import(self, name: str, stand_ins: Mapping[str, str]) -> Any:
         try:
             module: Any = importlib.import_module(name)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a module may fail in any way when imported
             module = _Absent("the module {!r}".format(name), error)
         if stand_ins:
             made = {attr: self._stand_ins[stand_in] for attr, stand_in in stand_ins.items()}
@@ -139,7 +139,7 @@ class Rebuilt:
         made = self._executed(number, item, [None] * len(item["free"]))
         self._keep(number, item, made)
         self._fill(item)
-        cells = dict(zip(made.__code__.co_freevars, made.__closure__ or ()))
+        cells = dict(zip(made.__code__.co_freevars, made.__closure__ or ()))  # noqa: B905 - 3.8
         for name, spec in item["free"].items():
             if name in cells:
                 self._put(_cell_setter(cells[name]), spec)
@@ -156,7 +156,7 @@ class Rebuilt:
             made = self._executed(number, item, [self._value(s) for s in item["free"].values()])
         space = vars(self._spaces[item["module"]])
         for text in reversed(item["decorators"]):
-            made = eval(text, space)(made)
+            made = eval(text, space)(made)  # noqa: S307
         self._keep(number, item, made)
         return made
 

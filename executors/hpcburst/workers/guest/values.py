@@ -26,6 +26,9 @@ _FORMATS = {
 }  # fmt: skip
 _NATIVE = "<>"[sys.byteorder == "big"] + "|"
 
+_MOVED = {"numpy._core": "numpy.core", "pathlib._local": "pathlib"}
+"""Modules that numpy 2 and Python 3.13 name in pickles, and where things were before."""
+
 Key = Callable[[Any], "tuple[Any, ...] | None"]
 Resolve = Callable[..., Any]
 
@@ -93,7 +96,13 @@ def find(module: str, qualname: str) -> Any:
             "{} is defined inside a function, where it cannot be found again; "
             "define it at the top of its file".format(qualname)
         )
-    found: Any = importlib.import_module(module)
+    try:
+        found: Any = importlib.import_module(module)
+    except ModuleNotFoundError:
+        older = _older_name(module)
+        if older is None:
+            raise
+        found = importlib.import_module(older)
     for part in qualname.split("."):
         found = getattr(found, part)
     return found
@@ -134,9 +143,10 @@ class _Unpickler(pickle.Unpickler):
         try:
             return super().find_class(module, name)
         except ModuleNotFoundError:
-            if not module.startswith("numpy._core"):  # numpy 2's name; numpy 1 has no underscore
+            older = _older_name(module)
+            if older is None:
                 raise
-            return super().find_class(module.replace("numpy._core", "numpy.core", 1), name)
+            return super().find_class(older, name)
 
     def _known(self, *key: Any) -> Any:
         if self._resolve is None:
@@ -150,6 +160,13 @@ class _Unpickler(pickle.Unpickler):
 def resolved(*key: Any) -> Any:
     """Stands in pickles for what a key means; `loads` puts its own `resolve` in its place."""
     return find(*key)
+
+
+def _older_name(module: str) -> str | None:
+    for newer, older in _MOVED.items():
+        if module == newer or module.startswith(newer + "."):
+            return older + module[len(newer) :]
+    return None
 
 
 def _raw(buffer: pickle.PickleBuffer) -> memoryview | None:
