@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from support.places import CACHE
+
 if TYPE_CHECKING:
     from hpcburst import BurstCluster
-
-CACHE = Path(os.environ.get("HPCBURST_TEST_CACHE", Path(__file__).parents[1] / ".cache" / "tests"))
-"""Where the suite's conda channel is kept between runs; building it takes half a minute."""
 
 
 @pytest.fixture(scope="session", autouse=True)

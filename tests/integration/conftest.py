@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import pytest
+
 from support.processes import wait_until
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from prefect.cache_policies import INPUTS, TASK_SOURCE
 
 from hpcburst import needs
 
-MODULE = '''
+MODULE = """
 import os
 from prefect import task
 from prefect.cache_policies import INPUTS, TASK_SOURCE
@@ -22,7 +22,7 @@ def helper(x):
 @task(cache_policy=INPUTS + TASK_SOURCE, persist_result=True)
 def fit(x):
     return helper(x) + 1, os.getpid()
-'''
+"""
 
 
 @pytest.fixture

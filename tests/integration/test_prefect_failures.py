@@ -7,14 +7,15 @@ import os
 import sys
 import threading
 import time
+from contextlib import suppress
 
 import pytest
 from prefect import flow, task
-from support.processes import wait_until
 
 from hpcburst import BurstCluster, needs
 from hpcburst.errors import BodyDied, BodyError, RequestError, WalltimeReached
 from prefect_hpcburst import BurstTaskRunner
+from support.processes import wait_until
 
 
 @task
@@ -64,10 +65,8 @@ def test_timeout_kills_a_body_that_will_not_listen(burst, tmp_path):
     def stubborn():
         begun.write_text(str(os.getpid()))
         while True:
-            try:
+            with suppress(KeyboardInterrupt):
                 time.sleep(60)
-            except KeyboardInterrupt:
-                pass
 
     name, _, _ = burst(state_of, stubborn)
     assert name == "TimedOut"
@@ -174,7 +173,7 @@ def test_an_argument_that_cannot_be_pickled(burst):
 def test_a_body_without_source(burst):
     """A body made by exec cannot travel: its task fails with the reason, once."""
     space = {"__name__": __name__}
-    exec("def made():\n    return 1", space)
+    exec("def made():\n    return 1", space)  # noqa: S102 - what a user might do
     name, message, error = burst(state_of, task(retries=3)(space["made"]))
     assert name == "Failed"
     assert isinstance(error, RequestError)

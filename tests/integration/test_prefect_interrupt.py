@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from support.processes import marked, wait_until
 
 LIMIT_S = 12.0
@@ -58,8 +59,7 @@ def interrupted(script, prefect_api, tmp_path):
         )
         log.close()
         started.append(process)
-        begun = lambda: len(list(tmp_path.glob("begun-*"))) == 2 or process.poll() is not None  # noqa: E731
-        wait_until(begun, "the start of two bodies", within_s=60)
+        wait_until(lambda: _begun(tmp_path, process), "the start of two bodies", within_s=60)
         assert process.poll() is None, (tmp_path / "output").read_text()
         since = time.monotonic()
         send(process)
@@ -71,6 +71,10 @@ def interrupted(script, prefect_api, tmp_path):
         if process.poll() is None:
             process.kill()
             process.wait()
+
+
+def _begun(folder, process):
+    return process.poll() is not None or len(list(folder.glob("begun-*"))) == 2
 
 
 @pytest.mark.parametrize(

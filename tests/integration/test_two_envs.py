@@ -52,7 +52,6 @@ def look(x):
 
     import toylib
 
-    print(f"in Python {sys.version_info[0]}.{sys.version_info[1]} with toylib {toylib.__version__}")
     return {
         "value": x * 2,
         "python": tuple(sys.version_info[:2]),
@@ -60,12 +59,6 @@ def look(x):
         "prefix": sys.prefix,
         "ours": [name for name in OURS if importlib.util.find_spec(name)],
     }
-
-
-@flow
-def pipeline():
-    a, b = in_a.submit(1), in_b.submit(in_a.submit(10))
-    return a.result(), b.result()
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +120,7 @@ def test_a_bad_env_fails_its_task_alone(run):
         unsatisfiable.wait()
         return good, unknown.state, unsatisfiable.state
 
-    good, unknown, unsatisfiable = run(mixed.with_options(name="mixed"), )
+    good, unknown, unsatisfiable = run(mixed)
     assert good["value"] == 2
     assert unknown.name == unsatisfiable.name == "Failed"
     assert isinstance(unknown.result(raise_on_failure=False), EnvError)

@@ -16,7 +16,9 @@ def ours(mark: str = "") -> dict[int, str]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with suppress(OSError):
-                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                command = (
+                    (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                )
                 state = (entry / "stat").read_text().rsplit(")", 1)[1].split()[0]
                 if state != "Z" and mark in command and any(word in command for word in OURS):
                     found[int(entry.name)] = command
@@ -30,7 +32,9 @@ def marked(variable: str) -> dict[int, str]:
         if entry.name.isdigit():
             with suppress(OSError):
                 state = (entry / "stat").read_text().rsplit(")", 1)[1].split()[0]
-                if state != "Z" and variable.encode() in (entry / "environ").read_bytes().split(b"\0"):
+                if state != "Z" and variable.encode() in (entry / "environ").read_bytes().split(
+                    b"\0"
+                ):
                     command = (entry / "cmdline").read_bytes().replace(b"\0", b" ")
                     found[int(entry.name)] = command.decode(errors="replace")
     return found

@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 
-FLOW = '''
+FLOW = """
 from prefect import flow, task
 from hpcburst import needs
 from prefect_hpcburst import BurstTaskRunner
@@ -33,16 +33,16 @@ def doubled():
 
 if __name__ == "__main__":
     print("doubled", doubled())
-'''
+"""
 
-SNAKEFILE = '''
+SNAKEFILE = """
 rule all:
     input: "greeting.txt"
 
 rule greet:
     output: "greeting.txt"
     shell: "echo hello > {output}"
-'''
+"""
 
 
 def main() -> int:

@@ -236,13 +236,13 @@ class _Room:
         self.cores[queue] -= count * shape.cores
         self.memory_mb[queue] -= count * shape.memory_mb
 
-    def limit(self, shape: Shape) -> str:
-        """The limit that stops more jobs of this shape, in words."""
+    def limit(self, shape: Shape, count: int) -> str:
+        """The limit that stops more than so many jobs of this shape, in words."""
         limits = self.site.limits
         queue = self._queue(shape)
-        if self.jobs <= 0:
+        if self.jobs <= count:
             return f"the limit of {limits.max_jobs} jobs (max-jobs) is reached"
-        if self.pending <= 0:
+        if self.pending <= count:
             return f"{limits.max_pending} jobs wait in the queue already (max-pending)"
         return f"queue {queue!r} has no more room for it"
 
@@ -259,7 +259,7 @@ def _ask(shape: Shape, missing: int, have: int, room: _Room, learned: Learned) -
     count = min(missing, room.fits(shape))
     if count == missing:
         return count, f"{count} jobs asked for"
-    return count, f"{missing - count} more would be used, but {room.limit(shape)}"
+    return count, f"{missing - count} more would be used, but {room.limit(shape, count)}"
 
 
 def _make_room(

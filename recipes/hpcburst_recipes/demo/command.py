@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import time
@@ -10,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from hpcburst.errors import EnvError
+from hpcburst.errors import EnvError, SiteError
 from hpcburst_recipes.demo.screen import Screen
 
 CONDA_FORGE = "conda-forge"
@@ -18,6 +19,8 @@ PREFERRED_MINORS = ("3.12", "3.13", "3.11", "3.10", "3.14")
 """The fitting env gets the first of these that can be had, the drawing env the next."""
 
 FITS = 64
+
+NEEDED = ("prefect", "snakemake")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,7 @@ def register(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo; exit status 0 if both halves gave the same numbers."""
+    _check_installed()
     screen = Screen()
     begun = time.monotonic()
     folder = args.folder.absolute()
@@ -81,6 +85,16 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps([_plain(done) for done in runs], indent=1))
     return 0 if same else 1
+
+
+def _check_installed() -> None:
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise SiteError(
+            "The demo was to be run",
+            f"these packages are not installed: {', '.join(missing)}",
+            "pip install 'hpcburst[demo]'",
+        )
 
 
 def choose_source(channel: str | None, folder: Path, screen: Screen) -> Source:
@@ -173,7 +187,7 @@ def _run_pipelines(
     return runs
 
 
-def _tell(runs: list[Any], same: bool, wall_s: float, screen: Screen) -> None:  # noqa: FBT001
+def _tell(runs: list[Any], same: bool, wall_s: float, screen: Screen) -> None:
     screen.say()
     for done in runs:
         figures = done.figures

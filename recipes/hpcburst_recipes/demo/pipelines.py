@@ -83,7 +83,7 @@ def run_snakemake(folder: Path, blocks: int, step: Step, shared_root: Path) -> R
     argv += ["--sdm", "conda", "--directory", str(folder), "--snakefile", str(folder / "Snakefile")]
     argv += ["--nocolor", "--config", f"blocks={blocks}", f"out={out.name}"]
     with log.open("w") as written:
-        status = _follow(argv, written, lambda done, total: step.at(done, total))
+        status = _follow(argv, written, step.at)
     if status:
         raise RunError(
             "The Snakemake half of the demo was run",
