@@ -1,4 +1,4 @@
-"""What every test gets: a home of its own, no user config, and the suite's own channel and cluster."""
+"""What every test gets: a home of its own, no user config, the suite's channel and cluster."""
 
 from __future__ import annotations
 

@@ -65,8 +65,8 @@ def raise_failure(failure: Failure, where: Where, name: str) -> NoReturn:
     if failure.fault is Fault.RAISED:
         raise _raised(failure, where, name)
     raise _KINDS[failure.fault](
-        f"Task {name!r} did not end well",
-        failure.message,
+        f"Task {name!r} did not end well: {failure.message}",
+        "",
         _TODO.get(failure.fault, ""),
         job_id=where.job_id or None,
         host=where.host or None,

@@ -679,6 +679,34 @@ def test_a_body_that_outlives_its_time_is_interrupted_and_the_guest_stays_warm(a
     assert Told(any_guest, lambda: "warm").value == "warm"
 
 
+def test_a_body_that_logs_without_end_is_interrupted_like_any_other(any_guest):
+    """An interrupt in the middle of a record breaks neither the line nor the guest."""
+
+    def floods():
+        while True:
+            logging.getLogger().info("x" * 10_000)
+
+    for _ in range(5):
+        begun = time.monotonic()
+        assert Told(any_guest, floods, timeout_s=0.1).failure.fault is Fault.TIMEOUT
+        assert time.monotonic() - begun < 2
+        assert any_guest.alive
+        assert Told(any_guest, lambda: "warm").value == "warm"
+
+
+def test_a_body_that_prints_without_end_is_interrupted_like_any_other(any_guest):
+    """Output that never ceases does not keep the time limit from being seen."""
+
+    def floods():
+        while True:
+            sys.stdout.write("x" * 65_535 + "\n")
+
+    begun = time.monotonic()
+    assert Told(any_guest, floods, timeout_s=0.2).failure.fault is Fault.TIMEOUT
+    assert time.monotonic() - begun < 2
+    assert Told(any_guest, lambda: "warm").value == "warm"
+
+
 def test_a_deaf_body_is_killed(guest, monkeypatch):
     """A body that ignores the interrupt is killed after the grace, with its children."""
     monkeypatch.setattr(guest_talk, "GRACE_S", 0.3)

@@ -23,6 +23,7 @@ from distributed.deploy.cluster import Cluster
 from distributed.diagnostics.plugin import SchedulerPlugin
 
 from hpcburst.comms.credentials import Credentials
+from hpcburst.comms.ports import NoHttpServer
 from hpcburst.comms.staging import RunFolder, private_folder, sweep_runs
 from hpcburst.envs.places import resolve_env
 from hpcburst.envs.store import EnvStore
@@ -212,7 +213,7 @@ class BurstCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
 
     async def _start_scheduler(self, run: RunFolder) -> None:
         self.security = Credentials.make(run.secret).security()
-        self.scheduler = await Scheduler(
+        self.scheduler = await _PortlessScheduler(
             host=self.site.host,
             protocol="tls",
             port=0,
@@ -293,6 +294,10 @@ def _close_all() -> None:
         if cluster.status != Status.closed and not cluster.asynchronous:
             with suppress(TimeoutError):
                 cluster.close(timeout=CLOSE_TIMEOUT_S)
+
+
+class _PortlessScheduler(NoHttpServer, Scheduler):  # type: ignore[misc]
+    """Dask's scheduler with its one TLS port."""
 
 
 class _Watcher(SchedulerPlugin):  # type: ignore[misc]

@@ -257,6 +257,8 @@ class Keeper:
                 await asyncio.sleep(TICK_S)
 
     def _plan(self) -> Plan:
+        for pilot in self.pilots:
+            pilot.look(self.fleet.foreign_tasks(pilot.address))
         learned = Learned(paused=self._starts.paused(), floor=self.floor)
         return plan(self._demand(), [p.view() for p in self.pilots], self.site, (), learned)
 
@@ -279,10 +281,19 @@ class Keeper:
                 self._see_through(self._ask(shape))
 
     def _drain_ending(self) -> None:
-        """Pilots near their walltime take no more tasks, and leave when they have none."""
+        """Pilots near their walltime take no more tasks, and leave when they have none.
+
+        So do those whose time is too short for every task that waits for their shape: the planner
+        would count them, and the tasks would wait for a successor that nobody asks for.
+        """
+        shortest_s: dict[Shape, float] = {}
+        for ticket in self._waiting:
+            known_s = shortest_s.get(ticket.shape, ticket.needed_s)
+            shortest_s[ticket.shape] = min(known_s, ticket.needed_s)
         for pilot in list(self.pilots):
             margin_s = min(DRAIN_S, pilot.shape.walltime_s / 4)
-            if pilot.phase is Phase.UP and pilot.left_s < margin_s:
+            useless = not pilot.lasts(shortest_s.get(pilot.shape, 0.0))
+            if pilot.phase is Phase.UP and (useless or pilot.left_s < margin_s):
                 pilot.enter(Phase.DRAINING)
             if pilot.phase is Phase.DRAINING and not pilot.tickets:
                 self._see_through(self._let_go([pilot], "its walltime is nearly over"))
@@ -302,6 +313,8 @@ class Keeper:
             return
         if pilot.phase is Phase.ASKED:
             pilot.enter(Phase.PENDING)
+        if name not in self._pilots:  # it came and went before we knew which job it was
+            await self._release([pilot])
 
     async def _look_at_jobs(self) -> None:
         """One status call for all jobs whose pilots have not said hello, if there are any."""

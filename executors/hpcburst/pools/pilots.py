@@ -13,7 +13,11 @@ from hpcburst.pools.line import Line
 from hpcburst.pools.planner import Phase, PilotView
 from hpcburst.pools.record import PilotRecord
 from hpcburst.pools.tickets import Ticket
-from hpcburst.tasks import Shape
+from hpcburst.tasks import START_S, Shape
+
+FRESH_S = 5.0
+"""A pilot that said hello so lately takes what its shape was granted for, even if its start took
+longer than `START_S`: else one slow start would be answered by job after job."""
 
 
 @dataclass(slots=True, eq=False)
@@ -32,6 +36,7 @@ class Pilot:
         tickets: The tasks it has.
         warm: Keys of envs it has a guest for.
         job_seen_running: When its job was first seen running (monotonic seconds).
+        foreign: Tasks of plain Dask it had when last looked at.
     """
 
     name: str
@@ -45,6 +50,7 @@ class Pilot:
     tickets: set[Ticket] = field(default_factory=set)
     warm: set[str] = field(default_factory=set)
     job_seen_running: float | None = None
+    foreign: int = 0
 
     def enter(self, phase: Phase) -> None:
         """Go on to a phase of its life."""
@@ -74,8 +80,19 @@ class Pilot:
             and (needs.memory_mb or 0) <= memory_mb
             and needs.gpus <= gpus
             and needs.queue in (None, self.shape.queue)
-            and ticket.needed_s <= self.left_s
+            and self.lasts(ticket.needed_s)
         )
+
+    def lasts(self, needed_s: float) -> bool:
+        """Whether its walltime lasts for a task that needs so long."""
+        fresh = not (self.warm or self.foreign) and time.monotonic() - self.since < FRESH_S
+        return needed_s <= (self.shape.walltime_s - START_S if fresh else self.left_s)
+
+    def look(self, foreign: int) -> None:
+        """Note its tasks of plain Dask: who has some is not idle."""
+        self.foreign = foreign
+        if foreign:
+            self.since = time.monotonic()
 
     def view(self) -> PilotView:
         """What the planner sees of it."""
@@ -83,7 +100,7 @@ class Pilot:
             name=self.name,
             shape=self.shape,
             phase=self.phase,
-            busy=len(self.tickets),
+            busy=len(self.tickets) + self.foreign,
             since_s=time.monotonic() - self.since,
             left_s=min(self.left_s, self.shape.walltime_s),
         )

@@ -19,6 +19,7 @@ LINE_CHARS = 65536
 """A longer line is cut: something else than lines is being written."""
 
 _READ_BYTES = 65536
+_READS = 16  # as much as the largest pipe holds: a body that never stops writing is still stopped
 
 
 class LineReader:
@@ -42,12 +43,12 @@ class LineReader:
         return self._tail.decode("utf-8", "replace").strip()
 
     def read(self, on_line: Callable[[Line], None] | None) -> bool:
-        """Give on all that is there; drop it if there is nobody to give it to.
+        """Give on all that a pipe can hold; drop it if there is nobody to give it to.
 
         Returns:
             False at the end of the stream.
         """
-        while True:
+        for _ in range(_READS):
             try:
                 data = os.read(self._descriptor, _READ_BYTES)
             except BlockingIOError:
@@ -56,6 +57,7 @@ class LineReader:
                 return False
             if on_line is not None:
                 self._take(data, on_line)
+        return True
 
     def end(self, on_line: Callable[[Line], None]) -> None:
         """Give on the last line, if it has no end."""

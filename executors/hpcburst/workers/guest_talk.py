@@ -150,9 +150,9 @@ class Talk:
                 if "log" not in message:
                     return message, parts
                 self._on_line(Line(message["text"], message["log"], message["at"]))
-            elif cancelled is not None and cancelled.is_set():
+            if cancelled is not None and cancelled.is_set():
                 return Fault.CANCELLED
-            elif until is not None and time.monotonic() >= until:
+            if until is not None and time.monotonic() >= until:
                 return Fault.TIMEOUT
 
     def _hear(self) -> tuple[dict[str, Any], list[Any]]:

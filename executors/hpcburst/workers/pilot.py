@@ -74,7 +74,11 @@ async def _worker(args: argparse.Namespace, folder: Path, workplace: Any) -> Any
     from distributed import Worker
     from distributed.security import Security
 
+    from hpcburst.comms.ports import NoHttpServer
     from hpcburst.workers.session import Session
+
+    class PortlessWorker(NoHttpServer, Worker):  # type: ignore[misc]
+        """Dask's worker with its one TLS port."""
 
     async def open_session(comm: Any) -> str:
         await Session(comm, workplace).serve()
@@ -86,7 +90,7 @@ async def _worker(args: argparse.Namespace, folder: Path, workplace: Any) -> Any
         tls_worker_key=args.tls_key,
         require_encryption=True,
     )
-    worker = Worker(
+    worker = PortlessWorker(
         args.scheduler,
         name=args.name,
         nthreads=args.nthreads,

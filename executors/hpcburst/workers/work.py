@@ -8,6 +8,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from hpcburst.results import Failure, Fault, Line, Outcome, Usage
@@ -20,6 +21,11 @@ MAX_LINES = 10_000
 """Lines of output an outcome carries at most; a body that writes more wants a file."""
 
 
+NODES_OWN = ("TMPDIR", "CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
+"""Variables that are true of this job on this node only: a command's environment comes from the
+driver, and gets these from the pilot."""
+
+
 class Workplace:
     """Everything a pilot needs to do work: its private folder, its guests and its warm servers.
 
@@ -30,6 +36,7 @@ class Workplace:
 
     def __init__(self, folder: Path, environ: Mapping[str, str] | None = None) -> None:
         base = dict(os.environ if environ is None else environ)
+        self._own = {name: base[name] for name in NODES_OWN if name in base}
         self._guests = GuestPool(home=install_guest(folder), environ=base)
         self._servers = CommandServers()
 
@@ -71,7 +78,7 @@ class Workplace:
         on_line: Callable[[Line], None],
     ) -> Outcome:
         reply = run_command(
-            command,
+            replace(command, environ={**command.environ, **self._own}),
             servers=self._servers,
             timeout_s=burst.timeout_s,
             cancelled=cancelled,

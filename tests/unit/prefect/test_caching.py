@@ -16,8 +16,7 @@ def fit(x):
 
 
 def key(policy, inputs):
-    parts = policy.compute_key(None, inputs, {}) if policy is not None else None
-    return parts
+    return policy.compute_key(None, inputs, {})
 
 
 @pytest.mark.parametrize("policy", [INPUTS, INPUTS - "y"], ids=["inputs", "fewer inputs"])

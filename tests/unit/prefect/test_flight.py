@@ -34,11 +34,11 @@ class SlowEnvs:
     def env_key_for(self, needs):
         return f"key of {needs.env}"
 
-    def launch(self, burst, on_lines):
+    def launch(self, *_):
         self.launched.append(Future())
         return self.launched[-1]
 
-    def close(self, timeout):
+    def close(self, **_):
         self.closed += 1
 
 

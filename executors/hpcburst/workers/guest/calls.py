@@ -6,11 +6,12 @@ import os
 import resource
 import signal
 import sys
+import threading
 import time
 import traceback
 import types
-from contextlib import suppress
-from typing import Any, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, Iterator, Sequence
 
 from . import values
 from .logs import STAND_INS
@@ -51,7 +52,10 @@ class Caller:
         self._bodies: dict[str, Rebuilt] = {}
         self._home = os.getcwd()
         self._path = list(sys.path)
+        self._main = threading.get_ident()
         self._running = False
+        self._held = False
+        self._late = False
 
     def interrupt(self, *_: Any) -> None:
         """Handler of SIGINT: stops a body, and nothing else.
@@ -59,8 +63,29 @@ class Caller:
         Raises:
             KeyboardInterrupt: A body runs.
         """
-        if self._running:
+        if self._held:
+            self._late = True
+        elif self._running:
             raise KeyboardInterrupt
+
+    @contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """Put an interrupt off: half a message on the line would be the end of the guest.
+
+        Raises:
+            KeyboardInterrupt: One came meanwhile.
+        """
+        if threading.get_ident() != self._main:  # only the main thread is interrupted
+            yield
+            return
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+            if self._late:
+                self._late = False
+                self.interrupt()
 
     def answer(self, message: dict[str, Any], parts: Sequence[Any]) -> Any:
         """Do what one message asks; never raises.

@@ -19,7 +19,7 @@ from typing import Any, Sequence
 LARGE_BYTES = 32 * 1024
 """Parts of this size and more go through shared memory; below, through the socket."""
 
-_HEAD = struct.Struct("<IIQ")  # bytes of the dict, number of parts, bytes of the segment (0: none)
+_HEAD = struct.Struct("<IIQQ")  # dict's bytes, number of parts, bytes that follow, segment's bytes
 _ROW = struct.Struct("<Q?")  # bytes of a part, whether it lies in the segment
 _ALIGN = 64
 _WRITE_BYTES = 1 << 30  # Linux writes at most 2 GiB at once
@@ -60,12 +60,13 @@ class Channel:
         try:
             text = json.dumps(message).encode()
             shared = [segment >= 0 and view.nbytes >= LARGE_BYTES for view in views]
-            stream = [_HEAD.pack(len(text), len(views), total)]
-            stream += [_ROW.pack(view.nbytes, lies) for view, lies in zip(views, shared)]  # noqa: B905 - 3.8
+            stream = [_ROW.pack(view.nbytes, lies) for view, lies in zip(views, shared)]  # noqa: B905 - 3.8
             stream.append(text)
             stream += [bytes(view) for view, lies in zip(views, shared) if not lies]  # noqa: B905 - 3.8
+            follows = sum(map(len, stream))
+            head = _HEAD.pack(len(text), len(views), follows, total)
             with self._sending:
-                self._write(b"".join(stream), segment)
+                self._write(b"".join([head, *stream]), segment)
         finally:
             if segment >= 0:
                 os.close(segment)
@@ -83,13 +84,13 @@ class Channel:
         """
         head, descriptors = self._read_head()
         try:
-            size, count, total = _HEAD.unpack(head)
-            rows = list(_ROW.iter_unpack(self._read(count * _ROW.size)))
-            message = json.loads(self._read(size))
-            large = sum(1 for _, lies in rows if lies)
-            shared = iter(_parts(descriptors[0], rows, total, copy) if large else ())
-            parts = [next(shared) if lies else bytes(self._read(length)) for length, lies in rows]
-            return message, parts
+            size, count, follows, total = _HEAD.unpack(head)
+            rest = memoryview(self._read(follows))
+            at = count * _ROW.size
+            rows = list(_ROW.iter_unpack(rest[:at]))
+            message = json.loads(bytes(rest[at : at + size]))
+            shared = _parts(descriptors[0], rows, total, copy) if total else []
+            return message, _in_order(rows, rest[at + size :], shared)
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -122,6 +123,18 @@ class Channel:
                 raise EOFError("the other end has hung up")
             at += count
         return got
+
+
+def _in_order(rows: list[Any], inline: memoryview, shared: list[Any]) -> list[Any]:
+    """All parts as they were given: some came in the stream, some in the segment."""
+    parts, from_segment, at = [], iter(shared), 0
+    for length, lies in rows:
+        if lies:
+            parts.append(next(from_segment))
+        else:
+            parts.append(bytes(inline[at : at + length]))
+            at += length
+    return parts
 
 
 def _segment(views: list[memoryview]) -> tuple[int, int]:

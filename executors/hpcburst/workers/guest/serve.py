@@ -35,12 +35,14 @@ def _serve(channel: Channel) -> None:
     from . import logs
     from .calls import Caller
 
+    caller = Caller()
+
     def send(level: str, text: str, at: float) -> None:
-        channel.send({"log": level, "text": text, "at": at})
+        with caller.undisturbed():
+            channel.send({"log": level, "text": text, "at": at})
 
     logs.install(send)
     _plain_streams()
-    caller = Caller()
     signal.signal(signal.SIGINT, caller.interrupt)
     while True:
         try:
