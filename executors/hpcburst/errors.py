@@ -116,13 +116,14 @@ class Cancelled(RunError):
     """The task was withdrawn before it ended."""
 
 
-def _headline(*parts: str) -> str:
-    return " ".join(_sentence(part) for part in parts if part)
+def _headline(asked: str, *parts: str) -> str:
+    # What was asked may begin with a name of the user's, which stays as it is.
+    later = [part[:1].upper() + part[1:] for part in parts if part]
+    return " ".join(_sentence(part) for part in (asked, *later) if part)
 
 
 def _sentence(text: str) -> str:
     text = text.strip()
-    text = text[:1].upper() + text[1:]
     return text if text.endswith((".", "!", "?", ":")) else text + "."
 
 

@@ -119,7 +119,8 @@ class Body:
 
     Attributes:
         name: Qualified name, for messages.
-        digest: sha256 of `blob` and the kind, in hex; equal bodies have equal digests.
+        digest: sha256 in hex of the source and what goes along, not of its place: equal bodies have
+            equal digests.
         blob: What the guest rebuilds the function from.
     """
 

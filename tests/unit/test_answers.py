@@ -32,6 +32,7 @@ class Stubborn(Exception):
 
     def __init__(self, first, second):
         super().__init__(first)
+        self.second = second
 
 
 def _failed(fault, **fields):
@@ -81,10 +82,12 @@ def test_a_body_that_exits_does_not_end_its_caller(error):
     assert caught.value.kind == type(error).__name__
 
 
-@pytest.mark.parametrize("pickled", [None, b"junk", pickle.dumps(Stubborn("a", "b")), pickle.dumps(7)])
+@pytest.mark.parametrize(
+    "pickled", [None, b"junk", pickle.dumps(Stubborn("a", "b")), pickle.dumps(7)]
+)
 def test_an_exception_that_cannot_be_rebuilt_is_told_in_words(pickled):
     """An exception class that exists in the env only is told by name, message and traceback."""
-    with pytest.raises(BodyError, match="(?i)kind: it broke") as caught:
+    with pytest.raises(BodyError, match=r"(?i)kind: it broke") as caught:
         value_of(_failed(Fault.RAISED, pickled=pickled), "fit")
     assert caught.value.traceback == "last words"
 

@@ -32,7 +32,9 @@ def _full(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))])
+@pytest.mark.parametrize(
+    "copied", [copy.copy, copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))]
+)
 def test_an_error_travels_whole(kind, copied):
     """An error that crosses processes keeps its type, its message and its fields."""
     error = _full(kind)
@@ -73,7 +75,11 @@ def test_only_the_last_lines_of_output_are_kept():
 
 @pytest.mark.parametrize(
     ("kind", "builtin"),
-    [(RequestError, ValueError), (errors.RunError, RuntimeError), (errors.WalltimeReached, TimeoutError)],
+    [
+        (RequestError, ValueError),
+        (errors.RunError, RuntimeError),
+        (errors.WalltimeReached, TimeoutError),
+    ],
 )
 def test_errors_are_what_python_would_raise(kind, builtin):
     """Code that catches the built-in error of that meaning catches ours."""
@@ -86,7 +92,7 @@ def test_only_a_lost_pilot_is_worth_the_same_request_again():
 
 
 def test_an_exception_of_the_env_keeps_its_name_and_traceback():
-    """An exception that cannot be rebuilt here still tells its type and traceback after pickling."""
+    """An exception that cannot be rebuilt here still tells its type and traceback."""
     error = BodyError("the body raised")
     error.kind, error.traceback = "ModelError", "Traceback: ..."
     arrived = pickle.loads(pickle.dumps(error))

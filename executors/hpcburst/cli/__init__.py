@@ -1,1 +1,4 @@
-"""The `hpcburst` command. Verbs of front ends and recipes come by entry points (`hpcburst.commands`)."""
+"""The `hpcburst` command.
+
+Verbs of front ends and recipes come by entry points (group `hpcburst.commands`).
+"""

@@ -91,8 +91,8 @@ def _scheduler(site: Site) -> Iterator[Finding]:
     for queue in site.queues:
         yield Finding(
             f"queue {queue.name}",
-            f"jobs of up to {queue.max_cores} cores, {queue.max_memory_mb} MB, {queue.max_gpus} GPUs, "
-            f"{queue.max_walltime_s / 3600:g} h",
+            f"jobs of up to {queue.max_cores} cores, {queue.max_memory_mb} MB, "
+            f"{queue.max_gpus} GPUs, {queue.max_walltime_s / 3600:g} h",
         )
 
 
@@ -133,7 +133,7 @@ def _channel(name: str, url: str) -> Finding:
         f"channel {name}",
         f"{url} does not answer",
         "note",
-        "new envs cannot be solved from it; set hpcburst.envs.mirror, or make a local one: hpcburst demo",
+        "new envs cannot be solved from it; set hpcburst.envs.mirror to a channel that does",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from collections.abc import Sequence
@@ -29,7 +30,8 @@ class LocalDialect:
     def header(self, shape: Shape, log: str) -> list[str]:
         """Walltime and log; cores and memory are kept to by the planner, not by the queue."""
         walltime_s = math.ceil(shape.walltime_s)
-        return [f"{DIRECTIVE} walltime={walltime_s}", f"{DIRECTIVE} output={log}"]
+        # As JSON: a path with a line break in it must not become a line of the script.
+        return [f"{DIRECTIVE} walltime={walltime_s}", f"{DIRECTIVE} output={json.dumps(log)}"]
 
     def submit_argv(self) -> list[str]:
         """`localqueue submit SPOOL`."""

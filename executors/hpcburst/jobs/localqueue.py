@@ -119,7 +119,7 @@ def shepherd(spool: Path, text: str, directives: dict[str, str], tell: int) -> N
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         watched = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
         signal.pthread_sigmask(signal.SIG_BLOCK, watched)
-        detach_output(directives.get("output", os.devnull).replace("%j", str(job_id)))
+        detach_output(log_path(directives, job_id))
         script = write_record(spool, job_id, ended=None).with_suffix(".sh")
         script.write_text(text)
         script.chmod(0o700)
@@ -128,6 +128,8 @@ def shepherd(spool: Path, text: str, directives: dict[str, str], tell: int) -> N
         status = tend(script, float(directives.get("walltime", "inf")), watched)
         script.unlink(missing_ok=True)
         write_record(spool, job_id, ended=status)
+    except OSError as error:
+        print(f"job {job_id}: {error}", file=sys.stderr)  # who submits it reads this
     finally:
         os._exit(status & 0xFF)
 
@@ -201,6 +203,12 @@ def descendants(root: int) -> set[int]:
         found.update(below)
         todo += below
     return found
+
+
+def log_path(directives: dict[str, str], job_id: int) -> str:
+    """Where a job's output goes; "%j" in the file's name, not in its folder's, is the job id."""
+    stated = Path(json.loads(directives.get("output", json.dumps(os.devnull))))
+    return str(stated.with_name(stated.name.replace("%j", str(job_id))))
 
 
 def detach_output(log: str) -> None:

@@ -86,7 +86,7 @@ class Pilot:
     def lasts(self, needed_s: float) -> bool:
         """Whether its walltime lasts for a task that needs so long."""
         fresh = not (self.warm or self.foreign) and time.monotonic() - self.since < FRESH_S
-        return needed_s <= (self.shape.walltime_s - START_S if fresh else self.left_s)
+        return needed_s <= max(self.left_s, self.shape.walltime_s - START_S if fresh else 0.0)
 
     def look(self, foreign: int) -> None:
         """Note its tasks of plain Dask: who has some is not idle."""

@@ -3,8 +3,8 @@
 The protocol is JSON lines over an inherited socket. The server says `{"ready": true, "pid": N}`
 when it is warm. We send `{"id", "argv", "cwd", "environ", "log"}`; it answers `{"id", "pid"}` when
 the command runs and `{"id", "returncode", "cpu_s", "max_rss_mb"}` when it has ended, in any order.
-`{"id", "kill": true}` ends one; closing the socket ends all. A front end brings the server as a module
-(`python -m MODULE --fd N`); the core knows nothing of what it is warm with.
+`{"id", "kill": true}` ends one; closing the socket ends all. A front end brings the server as a
+module (`python -m MODULE --fd N`); the core knows nothing of what it is warm with.
 """
 
 from __future__ import annotations

@@ -97,7 +97,7 @@ def test_a_private_file_is_replaced_whole(tmp_path):
         write_private(tmp_path / "key", b"new")
         assert reader.read() == b"old"
     assert (tmp_path / "key").read_bytes() == b"new"
-    assert os.listdir(tmp_path) == ["key"]
+    assert [path.name for path in tmp_path.iterdir()] == ["key"]
 
 
 def test_a_private_file_does_not_follow_a_link(tmp_path):

@@ -58,7 +58,7 @@ def test_a_task_goes_to_the_queue_it_names():
     ],
 )
 def test_what_no_queue_can_give_is_refused_with_the_limit(asked, words):
-    """A request beyond the site is refused before anything is queued, and told how much there is."""
+    """A request beyond the site is refused before anything is queued, and told the limit."""
     with pytest.raises(RequestError, match=words):
         grant(asked, _site())
 
@@ -72,7 +72,7 @@ def test_the_smallest_of_the_users_shapes_is_taken():
 
 def test_a_task_that_fits_none_of_the_users_shapes_is_refused():
     """The user's shapes are all there is: the refusal lists them."""
-    with pytest.raises(RequestError, match="None of the shapes holds it .*1 core"):
+    with pytest.raises(RequestError, match=r"None of the shapes holds it .*1 core"):
         grant(Needs(cores=2), _site(), (Shape(cores=1),))
 
 

@@ -91,7 +91,10 @@ def test_paths_may_hold_variables(monkeypatch):
         ({"max-job": 3}, "hpcburst.max-job"),
         ({"pilot": {"core": 3}}, "hpcburst.pilot.core"),
         ({"envs": {"channel": []}}, "hpcburst.envs.channel"),
-        ({"queues": {"q": {"cores": 1, "memory": 1, "walltime": 1, "ram": 1}}}, "hpcburst.queues.q.ram"),
+        (
+            {"queues": {"q": {"cores": 1, "memory": 1, "walltime": 1, "ram": 1}}},
+            "hpcburst.queues.q.ram",
+        ),
     ],
 )
 def test_a_misspelt_key_is_named(stated, key):
@@ -138,9 +141,7 @@ def test_a_value_that_cannot_be_meant_is_an_answer(stated):
         load_site(stated)
 
 
-@pytest.mark.parametrize(
-    "pilot", [{"memory": "999TB"}, {"gpus": 9}, {"queue": "nowhere"}], ids=str
-)
+@pytest.mark.parametrize("pilot", [{"memory": "999TB"}, {"gpus": 9}, {"queue": "nowhere"}], ids=str)
 def test_a_default_pilot_that_no_queue_takes_is_refused(pilot):
     """A default pilot that could never start is refused now, not waited for for ever."""
     with pytest.raises(SiteError, match=r"(?i)queue"):

@@ -43,7 +43,7 @@ class Line:
         self.running, self.cancelled, self.closed = {}, [], False
         self._numbers = count(1)
 
-    async def run(self, burst, on_lines, on_number):
+    async def run(self, _burst, _on_lines, on_number):
         if self.closed:
             raise LineBroken
         number = next(self._numbers)
@@ -85,7 +85,7 @@ class Fleet:
         self.foreign = {}
         self.mute = False
 
-    async def submit(self, name, shape):
+    async def submit(self, name, _shape):
         await asyncio.sleep(0)
         if self.refusal is not None:
             raise self.refusal
@@ -100,7 +100,7 @@ class Fleet:
         self.jobs[job_id] = JobState.RUNNING
         self.keeper.pilot_up(name, f"tls://node:{job_id}")
 
-    def die(self, name, job_id):
+    def die(self, _name, job_id):
         self.jobs[job_id] = JobState.ENDED
         (self.logs / f"{job_id}.log").write_text("no such python\n")
 
@@ -225,7 +225,8 @@ async def test_no_more_jobs_than_the_site_allows(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("asks", "at_once"), [({}, 2), ({"cores": 2}, 1), ({"memory_mb": 3000}, 1), ({"memory_mb": 2000}, 2)]
+    ("asks", "at_once"),
+    [({}, 2), ({"cores": 2}, 1), ({"memory_mb": 3000}, 1), ({"memory_mb": 2000}, 2)],
 )
 @eventually
 async def test_a_pilot_gets_no_more_than_it_holds(tmp_path, asks, at_once):
@@ -292,7 +293,7 @@ async def test_a_broken_line_is_a_lost_pilot(tmp_path):
 
 @eventually
 async def test_a_task_that_loses_every_pilot_is_given_up(tmp_path):
-    """A task that takes its pilots down with it ends with PilotLost, and says which job to look at."""
+    """A task that takes its pilots down ends with PilotLost, which says what job to look at."""
     async with _keeping(tmp_path, max_sends=3) as (keeper, fleet):
         ticket = _ticket()
         keeper.enqueue(ticket)
@@ -328,7 +329,7 @@ async def test_jobs_that_die_at_once_are_an_answer(tmp_path):
 async def test_jobs_that_start_and_stay_mute_are_an_answer(tmp_path):
     """Jobs that run while their pilots never say hello are ended, and the tasks told."""
     async with _keeping(tmp_path, max_failed_starts=2, max_jobs=1) as (keeper, fleet):
-        fleet.start = lambda name, job_id: fleet.jobs.update({job_id: JobState.RUNNING})
+        fleet.start = lambda _, job_id: fleet.jobs.update({job_id: JobState.RUNNING})
         ticket = _ticket()
         keeper.enqueue(ticket)
         await _until(ticket.future.done, "the end of the task")
@@ -467,7 +468,7 @@ async def test_a_running_task_is_stopped(tmp_path):
 
 @eventually
 async def test_closing_settles_every_task_and_ends_every_job(tmp_path):
-    """When a run is closed no future is left open, no job is left, and closing again is harmless."""
+    """A closed run leaves no future open and no job, and closing again is harmless."""
     async with _keeping(tmp_path, max_jobs=2) as (keeper, fleet):
         tickets = [_ticket() for _ in range(9)]
         for ticket in tickets:

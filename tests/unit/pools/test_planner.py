@@ -1,4 +1,4 @@
-"""The planner keeps to the site's limits, serves all demand, and holds nothing that is not needed."""
+"""The planner keeps to the site's limits, serves all demand, and holds nothing idle."""
 
 from __future__ import annotations
 
@@ -73,13 +73,17 @@ def fleets(draw):
         phase = draw(st.sampled_from(Phase))
         busy = draw(st.integers(0, 4)) if phase in (Phase.UP, Phase.DRAINING) else 0
         since_s = draw(st.floats(0, 1000))
-        views.append(PilotView(f"pilot-{number}", draw(st.sampled_from(SHAPES)), phase, busy, since_s))
+        views.append(
+            PilotView(f"pilot-{number}", draw(st.sampled_from(SHAPES)), phase, busy, since_s)
+        )
     return views
 
 
 learnings = st.builds(
     Learned,
-    paused=st.dictionaries(st.sampled_from(SHAPES), st.just("distributed did not start"), max_size=2),
+    paused=st.dictionaries(
+        st.sampled_from(SHAPES), st.just("distributed did not start"), max_size=2
+    ),
     floor=st.dictionaries(st.sampled_from(SHAPES), st.integers(1, 4), max_size=1),
 )
 
@@ -103,7 +107,7 @@ def _free(site, pilots, decided):
 
 @given(demands(), fleets(), sites, learnings)
 def test_the_sites_limits_are_kept(wanted, pilots, site, learned):
-    """Nothing is submitted beyond the limits on jobs, on waiting jobs and on each queue's totals."""
+    """Nothing is submitted beyond the limits on jobs, on waiting jobs and on the queue's totals."""
     decided = plan(wanted, pilots, site, learned=learned)
     free = _free(site, pilots, decided)
     assert all(number > 0 for number in decided.submit.values())
@@ -117,7 +121,9 @@ def test_what_is_needed_and_allowed_is_asked_for(wanted, pilots, site, learned):
     """A shape that tasks wait for is short of pilots only if it is paused or there is no room."""
     decided = plan(wanted, pilots, site, learned=learned)
     free = _free(site, pilots, decided)
-    have = Counter(v.shape for v in pilots if v.phase is not Phase.DRAINING) + Counter(decided.submit)
+    have = Counter(v.shape for v in pilots if v.phase is not Phase.DRAINING) + Counter(
+        decided.submit
+    )
     for shape in {row.shape for row in wanted} - set(learned.paused):
         queue = site.queue(shape.queue).name
         no_room = (
@@ -208,7 +214,9 @@ def test_a_limit_that_bites_is_named():
 
 def test_a_paused_shape_is_left_alone_and_says_why():
     """Jobs that fail to start are not submitted in a loop; the reason is shown."""
-    decided = plan([_demand(SMALL, 9)], [], _site(), learned=Learned(paused={SMALL: "refused: account"}))
+    decided = plan(
+        [_demand(SMALL, 9)], [], _site(), learned=Learned(paused={SMALL: "refused: account"})
+    )
     assert not decided.submit
     assert decided.why[SMALL] == "refused: account"
 
