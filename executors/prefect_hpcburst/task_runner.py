@@ -46,7 +46,7 @@ class BurstTaskRunner(ThreadPoolTaskRunner[Any]):
     ends at once, and its bodies are stopped. A task that cannot run fails alone, with the reason.
 
     Args:
-        max_jobs: Batch jobs at once; None is the site's limit, which is never exceeded.
+        max_jobs: Batch jobs at once; None is what the site gives. Its own limit holds in any case.
         shapes: Shapes of pilot to use; see `hpcburst.BurstCluster`.
         site: Overrides of the `hpcburst` config section.
         cluster: A BurstCluster that is open already; it is used and left open.

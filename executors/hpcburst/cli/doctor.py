@@ -75,7 +75,9 @@ def _config() -> Finding:
         site = load_site()
     except BurstError as error:
         return Finding("config", str(error), "bad", error.todo)
-    return Finding("config", f"scheduler {site.scheduler}, at most {site.limits.max_jobs} jobs")
+    return Finding(
+        "config", f"scheduler {site.scheduler}, at most {site.limits.max_jobs} jobs at once"
+    )
 
 
 def _scheduler(site: Site) -> Iterator[Finding]:

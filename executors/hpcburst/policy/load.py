@@ -76,6 +76,7 @@ def _site(section: Mapping[str, Any], machine: Machine) -> Site:
         default_shape=_default_shape(section["pilot"], queues),
         limits=Limits(
             max_jobs=_count(section["max-jobs"], "hpcburst.max-jobs"),
+            jobs=_count(section["jobs"], "hpcburst.jobs"),
             max_pending=_count(section["max-pending"], "hpcburst.max-pending"),
             idle_s=read_walltime_s(section["idle-timeout"]),
             status_interval_s=read_walltime_s(interval) if interval else usual_interval_s,

@@ -37,7 +37,8 @@ class Limits:
     """How much we take, and how long we hold it.
 
     Attributes:
-        max_jobs: Jobs at once, pending and running.
+        max_jobs: Jobs at once, pending and running; no run gets more.
+        jobs: Jobs at once for a run that asks for no number.
         max_pending: Jobs that may wait in the queue at once: a small backlog is a polite one.
         idle_s: Seconds a pilot may idle before its job ends.
         pending_min_age_s: Seconds a waiting job is kept though nothing needs it any more; a new
@@ -48,7 +49,8 @@ class Limits:
         max_failed_starts: Jobs in a row that may fail to start before the pool gives up.
     """
 
-    max_jobs: int = 10
+    max_jobs: int = 100
+    jobs: int = 10
     max_pending: int = 10
     idle_s: float = 10.0
     pending_min_age_s: float = 30.0

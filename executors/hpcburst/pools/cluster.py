@@ -54,7 +54,7 @@ class BurstCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
     Args:
         shapes: Shapes of pilot to use, when the site's default grown to each task's needs will not
             do: `Shape` or a mapping like `{"cores": 4, "memory": "8GB", "walltime": "10m"}`.
-        max_jobs: Jobs at once; None is the site's limit, which is never exceeded.
+        max_jobs: Jobs at once; None is what the site gives. The site's own limit holds in any case.
         site: The site, or overrides of the `hpcburst` config section; None is the config.
         **cluster_kwargs: `name`, `asynchronous`, `loop`, `quiet` of `distributed.deploy.Cluster`.
 
@@ -77,7 +77,8 @@ class BurstCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
         **cluster_kwargs: Any,
     ) -> None:
         self.status = Status.created
-        self.site = _limited(site if isinstance(site, Site) else load_site(site), max_jobs)
+        self._whole_site = site if isinstance(site, Site) else load_site(site)
+        self.site = _limited(self._whole_site, max_jobs)
         self.shapes = tuple(_read_shape(shape) for shape in shapes)
         self.record = RunRecord()
         self._envs = EnvStore(
@@ -169,7 +170,7 @@ class BurstCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
     def adapt(self, minimum: int = 0, maximum: int | None = None, **_: Any) -> BurstCluster:
         """Follow demand between two bounds; a BurstCluster always follows demand."""
         if maximum is not None:
-            self.site = _limited(self.site, maximum)
+            self.site = _limited(self._whole_site, maximum)
             self._keeper.site = self.site
         self.scale(minimum)
         return self
@@ -319,13 +320,11 @@ class _Watcher(SchedulerPlugin):  # type: ignore[misc]
 
 
 def _limited(site: Site, max_jobs: int | None) -> Site:
-    if max_jobs is None:
-        return site
-    if max_jobs < 1:
+    """The site, with this run's number of jobs in the place of its own, if that is not more."""
+    if max_jobs is not None and max_jobs < 1:
         raise RequestError(f"max_jobs={max_jobs} was asked for", "at least one job is needed")
-    limits = replace(
-        site.limits, max_jobs=max_jobs, max_pending=min(max_jobs, site.limits.max_pending)
-    )
+    jobs = min(max_jobs or site.limits.jobs, site.limits.max_jobs)
+    limits = replace(site.limits, max_jobs=jobs, max_pending=min(jobs, site.limits.max_pending))
     return replace(site, limits=limits)
 
 
