@@ -55,7 +55,7 @@ class BurstError(Exception):
             for label, value in (("job", self.job_id), ("host", self.host), ("log", self.log))
             if value
         ]
-        text = str(self.args[0])
+        text = _headline(self.asked, self.found, self.todo)
         if where:
             text += f" [{', '.join(where)}]"
         if self.tail:
@@ -128,8 +128,6 @@ def _sentence(text: str) -> str:
 
 
 def _rebuild(kind: type[BurstError], fields: dict[str, Any]) -> BurstError:
-    error = kind.__new__(kind)
-    headline = _headline(fields["asked"], fields["found"], fields["todo"])
-    Exception.__init__(error, headline)
+    error = kind(fields["asked"], fields["found"], fields["todo"])
     error.__dict__.update(fields)
     return error

@@ -71,6 +71,10 @@ class Shape:
     walltime_s: float = 1800.0
     queue: str | None = None
 
+    def __post_init__(self) -> None:
+        _check_count("cores", self.cores, at_least=1)
+        _check_count("gpus", self.gpus, at_least=0)
+
     @classmethod
     def of(cls, **fields: Any) -> Shape:
         """A shape from what a user writes: `cores=4, memory="8GB", walltime="10m"`.

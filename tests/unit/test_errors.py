@@ -21,7 +21,7 @@ KINDS = [
 
 def _full(kind):
     return kind(
-        "a job was submitted",
+        "fit was called",
         "the queue is closed",
         "try another queue",
         job_id="4711",
@@ -47,16 +47,16 @@ def test_an_error_travels_whole(kind, copied):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_error_says_what_where_and_what_to_do(kind):
-    """What was asked, what was found, what to do, and where: all of it in one message."""
+    """What was asked, what was found, what to do, and where; the user's names as they are."""
     assert str(_full(kind)) == (
-        "A job was submitted. The queue is closed. Try another queue. "
+        "fit was called. The queue is closed. Try another queue. "
         "[job 4711, host node7, log /logs/4711.log]\n--- last output ---\nlast words"
     )
 
 
 def test_an_error_is_short_when_little_is_known():
     """What is not known is left out, not shown as None."""
-    assert str(BurstError("nothing came back")) == "Nothing came back."
+    assert str(BurstError("nothing came back")) == "nothing came back."
 
 
 @given(st.text(max_size=30), st.text(max_size=30), st.text(max_size=30), st.text(max_size=2000))
