@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +15,10 @@ from support.places import CACHE
 
 if TYPE_CHECKING:
     from hpcburst import BurstCluster
+
+# Prefect makes its home when it is imported, which may be before any fixture runs.
+EARLY_HOME = tempfile.mkdtemp(prefix="prefect-")
+os.environ["PREFECT_HOME"] = EARLY_HOME
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -25,6 +32,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("PREFECT_HOME", str(folder / "prefect"))
         patch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
         yield folder
+    shutil.rmtree(EARLY_HOME, ignore_errors=True)
 
 
 @pytest.fixture

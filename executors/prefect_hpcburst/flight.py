@@ -129,7 +129,7 @@ class Flight:
     def _check(self) -> None:
         if self._stopped.is_set():
             # What Prefect's own runners raise: the engine tells of a crash, and does not retry.
-            raise asyncio.CancelledError("the flow run was stopped")
+            raise asyncio.CancelledError("its flow run ended before it did")
 
     def _await(self, future: Future[T]) -> T:
         try:

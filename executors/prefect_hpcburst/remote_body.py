@@ -113,7 +113,7 @@ def run_remotely(order: Order, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
         asyncio.CancelledError: The flow run was stopped.
     """
     burst = Burst(
-        name=_run_name() or order.fn.__name__,
+        name=_run_name() or getattr(order.fn, "__name__", "task"),
         work=call_of(order.fn, *_plain_lists((args, kwargs)), stand_ins=stand_ins()),
         needs=order.needs,
         env=order.flight.env(order.needs),

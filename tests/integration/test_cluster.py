@@ -25,6 +25,7 @@ from hpcburst.comms.credentials import Credentials
 from hpcburst.comms.staging import private_folder, sweep_runs
 from hpcburst.errors import Cancelled, PilotLost, RequestError
 from hpcburst.policy.load import load_site
+from hpcburst.policy.model import Paths
 from hpcburst.results import Fault
 from hpcburst.tasks import Burst, Command, Needs, Shape
 from support.processes import marked, ours, wait_until
@@ -66,8 +67,24 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def warm(folder):
     """Up to two pilots, in folders with hostile names, that stay from test to test."""
-    with BurstCluster(max_jobs=2, site=_site(folder, **{"idle-timeout": "5m"})) as cluster:
+    site = load_site(_site(folder, **{"idle-timeout": "5m"}))
+    literal = Paths(folder / "shared", folder / "node")  # the config would fill in "$HOME"
+    with BurstCluster(max_jobs=2, site=replace(site, paths=literal)) as cluster:
         yield cluster
+
+
+@pytest.fixture
+def launch(warm):
+    """Launches tasks on the module's pilots; what a test leaves running is cancelled."""
+    futures = []
+
+    def launch(*args):
+        futures.append(warm.launch(*args))
+        return futures[-1]
+
+    yield launch
+    for future in futures:
+        future.cancel()
 
 
 @pytest.fixture
@@ -95,9 +112,9 @@ def _pilots(cluster):
 # -- work ------------------------------------------------------------------------------------
 
 
-def test_a_burst_of_commands_runs_on_a_few_pilots(warm):
+def test_a_burst_of_commands_runs_on_a_few_pilots(launch):
     """Many commands run to their end on the pilots there are; each outcome says where it ran."""
-    outcomes = [future.result(WAIT_S) for future in [warm.launch(_burst("true")) for _ in range(64)]]
+    outcomes = [future.result(WAIT_S) for future in [launch(_burst("true")) for _ in range(64)]]
     assert all(outcome.ok and outcome.returncode == 0 for outcome in outcomes)
     assert 1 <= len({outcome.where.pilot for outcome in outcomes}) <= 2
     for outcome in outcomes:
@@ -105,50 +122,47 @@ def test_a_burst_of_commands_runs_on_a_few_pilots(warm):
         assert Path(outcome.where.log).is_file()
 
 
-def test_the_first_result_does_not_wait_for_the_last(warm):
+def test_the_first_result_does_not_wait_for_the_last(launch):
     """A short task's result is there while long ones still run."""
-    long = [warm.launch(_burst("sleep", "600")) for _ in range(3)]
-    short = warm.launch(_burst("true"))
+    long = [launch(_burst("sleep", "600")) for _ in range(2)]
+    short = launch(_burst("true"))
     long[0].cancel()
-    done, _ = wait([short, *long[1:]], timeout=WAIT_S, return_when=FIRST_COMPLETED)
+    done, _ = wait([short, long[1]], timeout=WAIT_S, return_when=FIRST_COMPLETED)
     assert done == {short}
-    for future in long[1:]:
-        future.cancel()
 
 
-def test_what_a_command_prints_comes_home_while_it_runs(warm):
+def test_what_a_command_prints_comes_home_while_it_runs(launch):
     """Output arrives line by line before the command has ended, and again with its outcome."""
     heard = []
     burst = _shell("echo first; echo second >&2; exec sleep 600")
-    future = warm.launch(burst, lambda lines: heard.extend(line.text for line in lines))
+    future = launch(burst, lambda lines: heard.extend(line.text for line in lines))
     wait_until(lambda: len(heard) == 2, "the output", WAIT_S)
     assert heard == ["first", "second"]
     assert not future.done()
-    future.cancel()
 
 
-def test_a_failed_command_is_a_failure_with_its_status(warm):
+def test_a_failed_command_is_a_failure_with_its_status(launch):
     """A command that ends badly is told with its exit status or its signal."""
-    failed = warm.launch(_shell("exit 3")).result(WAIT_S)
-    killed = warm.launch(_shell("kill -9 $$")).result(WAIT_S)
-    absent = warm.launch(_burst("no-such-program")).result(WAIT_S)
+    failed = launch(_shell("exit 3")).result(WAIT_S)
+    killed = launch(_shell("kill -9 $$")).result(WAIT_S)
+    absent = launch(_burst("no-such-program")).result(WAIT_S)
     assert (failed.returncode, failed.failure.fault) == (3, Fault.NONZERO)
     assert (killed.failure.fault, killed.failure.kind) == (Fault.DIED, "SIGKILL")
     assert "no-such-program" in absent.failure.message
 
 
-def test_a_cancelled_command_leaves_no_process(warm, mark):
+def test_a_cancelled_command_leaves_no_process(launch, mark):
     """Cancelling a running task's future ends its processes, also those that ignore SIGTERM."""
-    future = warm.launch(_shell("trap '' TERM; sleep 600 & sleep 600", mark=mark))
+    future = launch(_shell("trap '' TERM; sleep 600 & sleep 600", mark=mark))
     wait_until(lambda: len(_alive(mark)) >= 3, "the command at work", WAIT_S)
     future.cancel()
     wait_until(lambda: not _alive(mark), "the end of its processes", WAIT_S)
 
 
-def test_a_command_over_its_time_is_stopped(warm, mark):
+def test_a_command_over_its_time_is_stopped(launch, mark):
     """A task that runs longer than it may is stopped, and told as a time-out."""
     burst = replace(_shell("sleep 600 & sleep 600", mark=mark), timeout_s=0.3)
-    outcome = warm.launch(burst).result(WAIT_S)
+    outcome = launch(burst).result(WAIT_S)
     assert outcome.failure.fault is Fault.TIMEOUT
     wait_until(lambda: not _alive(mark), "the end of its processes", WAIT_S)
 
@@ -220,7 +234,7 @@ def test_a_shape_that_cannot_be_is_refused_at_the_start(tmp_path, shape):
 
 
 def test_the_sites_limit_on_jobs_is_never_exceeded(tmp_path):
-    """`max_jobs` takes less than the site allows, never more."""
+    """`max_jobs` and `adapt` take as much as the site allows, never more."""
     with BurstCluster(max_jobs=50, site=_site(tmp_path, **{"max-jobs": 3})) as cluster:
         assert cluster.site.limits.max_jobs == 3
         cluster.adapt(maximum=40)
@@ -302,9 +316,9 @@ def _listening(pid):
     return found
 
 
-def test_nothing_listens_beyond_this_machine(warm):
+def test_nothing_listens_beyond_this_machine(warm, launch):
     """Driver and pilots listen on the loopback address only, each on one port."""
-    assert warm.launch(_burst("true")).result(WAIT_S).ok
+    assert launch(_burst("true")).result(WAIT_S).ok
     pilots = _pilots(warm)
     assert pilots
     for pid in (os.getpid(), *pilots):
@@ -337,9 +351,9 @@ def test_a_plain_connection_is_refused(warm):
         Client(warm.scheduler_address.replace("tls://", "tcp://"), timeout=1)
 
 
-def test_what_a_run_writes_is_closed_to_others(warm, folder):
+def test_what_a_run_writes_is_closed_to_others(warm, launch, folder):
     """Every folder of a run is 0700; every file in its secret folder and every log is 0600."""
-    assert warm.launch(_burst("true")).result(WAIT_S).ok
+    assert launch(_burst("true")).result(WAIT_S).ok
     shared, run = folder / "shared", warm.run_folder
     for path in (shared, shared / "runs", run, run / "logs", run / "secret"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o700, path
@@ -351,9 +365,9 @@ def test_what_a_run_writes_is_closed_to_others(warm, folder):
         assert stat.S_IMODE(path.stat().st_mode) == 0o700, path
 
 
-def test_no_secret_is_in_a_command_line_or_job_script(warm):
+def test_no_secret_is_in_a_command_line_or_job_script(warm, launch):
     """What `ps` and the batch system show of a job names the key's file, and holds no key."""
-    assert warm.launch(_burst("true")).result(WAIT_S).ok
+    assert launch(_burst("true")).result(WAIT_S).ok
     secret = warm.run_folder / "secret"
     lines = (secret / "tls.key").read_text().splitlines()[1:-1]
     shown = [warm.job_script(), *ours(str(warm.run_folder)).values()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
 import sys
@@ -302,6 +303,51 @@ def test_a_flow_that_raises_leaves_a_given_cluster(burst, module_cluster: BurstC
         burst(failing)
     wait_until(lambda: not begun.exists(), "the end of the body")
     assert burst(next_one) == [1, 2, 3]
+
+
+def test_an_async_flow_that_raises_ends_at_once(burst, tmp_path):
+    """What holds for flows holds for async flows and async tasks."""
+    begun = tmp_path / "begun"
+
+    @task
+    async def block():
+        begun.write_text("")
+        try:
+            await asyncio.sleep(300)
+        finally:
+            begun.unlink()
+
+    @flow
+    async def failing():
+        block.submit()
+        wait_until(begun.exists, "the start of the body")
+        raise ValueError("no")
+
+    since = time.monotonic()
+    with pytest.raises(ValueError, match="no"):
+        asyncio.run(burst(failing))
+    assert time.monotonic() - since < 15
+    wait_until(lambda: not begun.exists(), "the end of the body")
+
+
+def test_a_flow_that_returns_lets_its_bodies_end(burst, tmp_path):
+    """A flow that returns while bodies run ends when they have ended: no work is cut off."""
+    begun, ended = tmp_path / "begun", tmp_path / "ended"
+
+    @task
+    def work():
+        begun.write_text("")
+        time.sleep(0.5)
+        ended.write_text("")
+
+    @flow
+    def hasty():
+        work.submit()
+        wait_until(begun.exists, "the start of the body")
+        return "done"
+
+    assert burst(hasty) == "done"
+    assert ended.exists()
 
 
 def test_a_retry_that_is_due_later_does_not_hold_a_failed_flow(burst, tmp_path):

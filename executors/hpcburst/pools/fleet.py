@@ -7,13 +7,12 @@ keeper's.
 from __future__ import annotations
 
 import shlex
+import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-
-from dask_jobqueue.core import Job
 
 from hpcburst.comms.staging import RunFolder, write_private
 from hpcburst.errors import SubmitError
@@ -23,6 +22,30 @@ from hpcburst.policy.model import Site
 from hpcburst.pools.line import Line
 from hpcburst.pools.pilots import Pilot
 from hpcburst.tasks import Shape
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Keep dask-jobqueue from taking SIGINT, as one of its modules does when it is imported.
+
+    With its handler Ctrl-C would end a script with status 0; and outside of the main thread, where
+    a flow may submit its first task, the import would fail.
+    """
+    original = signal.signal
+
+    def guarded(signum: int, handler: Any) -> Any:
+        asker = str(sys._getframe(1).f_globals.get("__name__"))  # noqa: SLF001 - who asks decides
+        return None if asker.startswith("dask_jobqueue") else original(signum, handler)
+
+    signal.signal = guarded  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        signal.signal = original
+
+
+with _signals_kept():
+    from dask_jobqueue.core import Job
 
 DEATH_TIMEOUT_S = 30
 """A pilot that does not find its driver leaves after this long: a dead driver's queued jobs cost

@@ -73,6 +73,8 @@ class Session:
         def keep(line: Line) -> None:
             if len(lines) < MAX_LINES:
                 lines.append(line)
+            elif len(lines) == MAX_LINES:
+                lines.append(replace(line, text=f"(what came after {MAX_LINES} lines is left out)"))
 
         loop = asyncio.get_running_loop()
         work = loop.run_in_executor(self._threads, self._workplace.do, burst, cancelled, keep)

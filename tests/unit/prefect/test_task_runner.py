@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 
 import pytest
 from prefect import flow, task
@@ -70,3 +72,25 @@ def test_a_flow_takes_the_runner_as_instance_or_class():
     assert flow(task_runner=BurstTaskRunner)(lambda: 1).task_runner == BurstTaskRunner()
     runner = BurstTaskRunner(max_jobs=4)
     assert flow(task_runner=runner)(lambda: 1).task_runner is runner
+
+
+def test_the_first_submit_may_be_in_any_thread_and_leaves_ctrl_c_alone():
+    """What the first submit imports loads in any thread, and Ctrl-C keeps its meaning."""
+    script = """
+import signal, threading
+failed = []
+def load():
+    try:
+        import hpcburst.pools.cluster
+    except BaseException as error:
+        failed.append(error)
+thread = threading.Thread(target=load)
+thread.start()
+thread.join()
+assert not failed, failed
+assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
