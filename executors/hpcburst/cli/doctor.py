@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from hpcburst.comms.staging import check_private
 from hpcburst.errors import BurstError
 from hpcburst.policy.discover import batch_systems, this_machine
 from hpcburst.policy.load import load_site
@@ -74,7 +75,7 @@ def _config() -> Finding:
     try:
         site = load_site()
     except BurstError as error:
-        return Finding("config", str(error), "bad", error.todo)
+        return Finding("config", str(error), "bad")
     return Finding(
         "config", f"scheduler {site.scheduler}, at most {site.limits.max_jobs} jobs at once"
     )
@@ -99,8 +100,17 @@ def _scheduler(site: Site) -> Iterator[Finding]:
 
 
 def _roots(site: Site) -> Iterator[Finding]:
-    yield _root("shared root", site.paths.shared_root, "hpcburst.shared-root")
+    yield _shared_root(site.paths.shared_root)
     yield _root("node root", site.paths.node_root, "hpcburst.node-root")
+
+
+def _shared_root(path: Path) -> Finding:
+    try:
+        if path.exists():
+            check_private(path)
+    except (BurstError, OSError) as error:
+        return Finding("shared root", str(error), "bad")
+    return _root("shared root", path, "hpcburst.shared-root")
 
 
 def _root(about: str, path: Path, key: str) -> Finding:

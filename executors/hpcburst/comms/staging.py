@@ -8,13 +8,16 @@ import secrets
 import shutil
 import socket
 import stat
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from hpcburst.errors import SiteError
 
-OWNER_FILE = "driver.json"
+OWNER_FILE = "owner.json"
+
+SCRATCH_PREFIX = "hpcburst-"
 
 
 def private_folder(path: Path) -> Path:
@@ -29,6 +32,18 @@ def private_folder(path: Path) -> Path:
         path.chmod(0o700)  # an odd umask must not lock us out of our own folder
     except FileExistsError:
         pass
+    check_private(path)
+    if path.lstat().st_mode & 0o077:
+        path.chmod(0o700)
+    return path
+
+
+def check_private(path: Path) -> None:
+    """See that a folder is ours and that nobody else can write to it; change nothing.
+
+    Raises:
+        SiteError: It is not.
+    """
     info = path.lstat()
     if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid() or info.st_mode & 0o022:
         raise SiteError(
@@ -37,9 +52,6 @@ def private_folder(path: Path) -> Path:
             f"{info.st_uid}, which others could use against you",
             "remove it, or set hpcburst.shared-root to a folder of your own",
         )
-    if info.st_mode & 0o077:
-        path.chmod(0o700)
-    return path
 
 
 def write_private(path: Path, data: bytes) -> None:
@@ -107,6 +119,20 @@ def sweep_runs(shared_root: Path, keep_days: float) -> int:
     return touched
 
 
+def scratch_folder(node_root: Path) -> Path:
+    """A fresh private folder on the node's own disk, marked as this process's.
+
+    What pilots of ours left there when they were killed is removed on the way.
+    """
+    node_root.mkdir(mode=0o700, parents=True, exist_ok=True)  # a fresh node has none of ours
+    for left in node_root.glob(f"{SCRATCH_PREFIX}*"):
+        if _is_ours(left) and _owner_is_dead(left):
+            shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir=node_root))  # 0700, ours alone
+    write_private(folder / OWNER_FILE, json.dumps(_this_process()).encode())
+    return folder
+
+
 def process_started_at(pid: int) -> str:
     """Start time of a process in clock ticks since boot; "" if there is no such process.
 
@@ -123,6 +149,15 @@ def process_started_at(pid: int) -> str:
 def _this_process() -> dict[str, str | int]:
     pid = os.getpid()
     return {"host": socket.gethostname(), "pid": pid, "started": process_started_at(pid)}
+
+
+def _is_ours(folder: Path) -> bool:
+    try:
+        info = folder.lstat()
+    except OSError:  # another pilot was faster
+        return False
+    mine = stat.S_ISDIR(info.st_mode) and info.st_uid == os.getuid()
+    return mine and (folder / OWNER_FILE).is_file()
 
 
 def _owner_is_dead(folder: Path) -> bool:

@@ -45,7 +45,8 @@ async def _output(argv: list[str]) -> str:
     except OSError as error:
         raise SiteError(f"The command {name} was run", f"it cannot start: {error}") from error
     try:
-        out, err = await asyncio.wait_for(process.communicate(), COMMAND_TIMEOUT_S)
+        async with asyncio.timeout(COMMAND_TIMEOUT_S):
+            out, err = await process.communicate()
     except TimeoutError as error:
         process.kill()
         await process.wait()

@@ -29,7 +29,7 @@ from hpcburst.envs.places import resolve_env
 from hpcburst.envs.store import EnvStore
 from hpcburst.errors import RequestError
 from hpcburst.jobs.local import LocalDialect
-from hpcburst.policy.decide import grant
+from hpcburst.policy.decide import fits, grant
 from hpcburst.policy.load import load_site
 from hpcburst.policy.model import Site
 from hpcburst.pools.fleet import JobFleet
@@ -79,7 +79,7 @@ class BurstCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
         self.status = Status.created
         self._whole_site = site if isinstance(site, Site) else load_site(site)
         self.site = _limited(self._whole_site, max_jobs)
-        self.shapes = tuple(_read_shape(shape) for shape in shapes)
+        self.shapes = tuple(_read_shape(shape, self.site) for shape in shapes)
         self.record = RunRecord()
         self._envs = EnvStore(
             self.site.paths.shared_root / "envs",
@@ -220,9 +220,12 @@ class BurstCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
             port=0,
             security=self.security,
             dashboard=False,
+            # Dask's own place is in a shared temporary folder, where others may have been first;
+            # and it imports from there.
+            local_directory=str(private_folder(run.secret / "scratch")),
+            # Plain Dask tasks survive pilots that leave; ours are not Dask's to count.
+            allowed_failures=50,
         )
-        # Plain Dask tasks survive pilots that leave; ours are not Dask's to count.
-        self.scheduler.allowed_failures = 50
         dialect = LocalDialect(private_folder(run.secret / "spool"))
         self._fleet = JobFleet(self.scheduler, self.security, dialect, run, self.site)
         self._keeper = Keeper(self.site, self._fleet, self.record, self._default_shape)
@@ -328,8 +331,13 @@ def _limited(site: Site, max_jobs: int | None) -> Site:
     return replace(site, limits=limits)
 
 
-def _read_shape(shape: Shape | Mapping[str, Any]) -> Shape:
-    return shape if isinstance(shape, Shape) else Shape.of(**shape)
+def _read_shape(stated: Shape | Mapping[str, Any], site: Site) -> Shape:
+    shape = stated if isinstance(stated, Shape) else Shape.of(**stated)
+    queue = site.queue(shape.queue)
+    if queue is None or not fits(shape, queue):
+        known = ", ".join(queue.name for queue in site.queues)
+        raise RequestError(f"The shape {shape} was asked for", f"no queue takes it ({known})")
+    return shape
 
 
 def _folders(needs: Needs) -> list[Path]:

@@ -165,20 +165,29 @@ class Keeper:
     # -- handing tasks to pilots ------------------------------------------------------------
 
     def _dispatch(self) -> None:
-        """Hand waiting tasks to pilots with room, oldest first."""
+        """Hand waiting tasks to pilots with room, oldest first.
+
+        A pilot of another shape does as well, if no task that was granted this shape waits for it.
+        """
         open_pilots = [pilot for pilot in self.pilots if _takes_tasks(pilot)]
         foreign = {p.name: self.fleet.foreign_tasks(p.address) for p in open_pilots}
+        spoken_for = {ticket.shape for ticket in self._waiting} if open_pilots else set()
         kept: deque[Ticket] = deque()
         while self._waiting and open_pilots:
             ticket = self._waiting.popleft()
             if ticket.future.cancelled():
                 continue
-            able = [p for p in open_pilots if p.takes(ticket, foreign[p.name])]
+            able = [
+                p
+                for p in open_pilots
+                if p.takes(ticket, foreign[p.name])
+                and (p.shape == ticket.shape or p.shape not in spoken_for)
+            ]
             if not able:
                 kept.append(ticket)
                 continue
             key = ticket.burst.env.key if ticket.burst.env else ""
-            pilot = max(able, key=lambda p: (key in p.warm, p.free()))
+            pilot = max(able, key=lambda p: (p.shape == ticket.shape, key in p.warm, p.free()))
             self._send(ticket, pilot, key)
             open_pilots = [p for p in open_pilots if p.free()[0] > foreign[p.name]]
         self._waiting.extendleft(reversed(kept))
@@ -198,6 +207,8 @@ class Keeper:
             ticket.withdraw_call = lambda: line.cancel(number)
 
         try:
+            if ticket.future.done():  # given up since it was handed out: nothing to withdraw yet
+                return
             outcome = await line.run(ticket.burst, ticket.on_lines, remember)
         except LineBroken:
             self._send_again(ticket, pilot)
@@ -243,9 +254,11 @@ class Keeper:
 
     async def _look_after(self) -> None:
         """Plan whenever something happened, and once in a while."""
-        while True:
+        while not self._closed:
+            # Not `wait_for`: in Python 3.11 it swallows a cancellation that comes with the wake-up.
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._awake.wait(), TICK_S)
+                async with asyncio.timeout(TICK_S):
+                    await self._awake.wait()
             await asyncio.sleep(GATHER_S)
             self._awake.clear()
             try:

@@ -16,10 +16,11 @@ import os
 import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from hpcburst.comms.staging import scratch_folder
 
 logger = logging.getLogger("hpcburst.pilot")
 
@@ -35,9 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     logging.getLogger("distributed").setLevel(logging.WARNING)
-    folder = Path(
-        tempfile.mkdtemp(prefix="hpcburst-", dir=args.local_directory)
-    )  # 0700, ours alone
+    folder = scratch_folder(Path(args.local_directory))
     try:
         asyncio.run(_serve(args, folder))
     finally:

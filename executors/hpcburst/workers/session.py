@@ -52,7 +52,9 @@ class Session:
             while True:
                 message = await self._comm.read()
                 if "run" in message:
-                    task = asyncio.create_task(self._run(message["run"], message["burst"]))
+                    number = message["run"]
+                    self._cancelled[number] = threading.Event()  # a cancel may follow at once
+                    task = asyncio.create_task(self._run(number, message["burst"]))
                     running.add(task)
                     task.add_done_callback(running.discard)
                 elif "cancel" in message:
@@ -67,7 +69,7 @@ class Session:
             self._threads.shutdown(wait=False)
 
     async def _run(self, number: int, burst: Burst) -> None:
-        cancelled = self._cancelled[number] = threading.Event()
+        cancelled = self._cancelled[number]
         lines: list[Line] = []
 
         def keep(line: Line) -> None:

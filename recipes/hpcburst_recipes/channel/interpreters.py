@@ -70,7 +70,8 @@ class FoundPython:
 def find_pythons() -> list[FoundPython]:
     """The newest patch release of each CPython minor on this machine, oldest minor first.
 
-    Looks at the running interpreter, at PATH, at what pyenv and uv installed, and at /usr. Left out
+    Looks at the running interpreter and its neighbours, at PATH, at what pyenv and uv installed,
+    and at /usr. Left out
     are Pythons that do not start, pre-releases, free-threaded builds, and those of conda (their
     shared libraries lie beside them as packages of their own).
     """
@@ -89,9 +90,17 @@ def _candidates() -> Iterator[Path]:
     running = f"python{sys.version_info.major}.{sys.version_info.minor}"
     yield from _programs([Path(sys.base_prefix) / "bin"], only=running)
     yield from _programs(Path(folder) for folder in os.get_exec_path() if folder)
+    yield from _programs(_neighbours(Path(sys.base_prefix)))
     yield from _programs(sorted(_pyenv_root().glob("versions/*/bin")))
     yield from _programs(sorted(_uv_root().glob("*/bin")))
     yield from _programs([Path("/usr/local/bin"), Path("/usr/bin")])
+
+
+def _neighbours(prefix: Path) -> list[Path]:
+    """Pythons installed side by side with ours, as pyenv and uv do, wherever their root is."""
+    if not re.search(r"\d+\.\d+", prefix.name):  # "/usr" has neighbours, but they are no Pythons
+        return []
+    return sorted(prefix.parent.glob("*/bin"))
 
 
 def _pyenv_root() -> Path:

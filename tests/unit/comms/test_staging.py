@@ -17,6 +17,7 @@ from hpcburst.comms.staging import (
     RunFolder,
     private_folder,
     process_started_at,
+    scratch_folder,
     sweep_runs,
     write_private,
 )
@@ -205,3 +206,29 @@ def test_a_process_is_named_by_pid_and_start():
     """The start time tells this process from any other that had its pid."""
     assert process_started_at(os.getpid()) == staging.process_started_at(os.getpid()) != ""
     assert process_started_at(2**22 + 1) == ""
+
+
+def test_what_a_killed_pilot_left_on_the_node_is_removed_by_the_next(tmp_path):
+    """A pilot killed outright leaves a folder; the next takes it away, and nothing else."""
+    code = (
+        "import os, sys; from pathlib import Path; "
+        "from hpcburst.comms.staging import scratch_folder; "
+        "print(scratch_folder(Path(sys.argv[1])), flush=True); os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    left = Path(done.stdout.strip())
+    assert left.is_dir()
+    stranger = tmp_path / "hpcburst-notes"
+    stranger.mkdir()
+    os.utime(stranger, (0, 0))
+
+    mine = scratch_folder(tmp_path)
+    also_mine = scratch_folder(tmp_path)
+
+    assert not left.exists()
+    assert mine.is_dir()
+    assert also_mine.is_dir()
+    assert mine.stat().st_mode & 0o777 == 0o700
+    assert stranger.exists()

@@ -263,6 +263,23 @@ async def test_two_shapes_serve_their_own_tasks(tmp_path):
 
 
 @eventually
+async def test_a_small_task_leaves_a_large_pilot_to_a_large_task(tmp_path):
+    """A pilot goes to the task it was asked for, though another that would fit came first."""
+    async with _keeping(tmp_path) as (keeper, fleet):
+        held = []
+        fleet.start = lambda name, job_id: held.append((name, job_id))
+        small, large = _ticket(cores=1), _ticket(LARGE, cores=4)
+        keeper.enqueue(small)
+        keeper.enqueue(large)
+        await _until(lambda: len(held) == 2, "both jobs")
+        held.sort(key=lambda job: keeper._pilots[job[0]].shape == SHAPE)  # the large one first
+        for job in held:
+            fleet.say_hello(*job)
+        await _until(lambda: len(fleet.busy_lines) == 2, "both tasks at work")
+        await _end(fleet, [small, large])
+
+
+@eventually
 async def test_a_task_lost_with_its_pilot_is_sent_again(tmp_path):
     """A pilot that dies costs its tasks a second way, not the user a retry; its job is ended."""
     async with _keeping(tmp_path) as (keeper, fleet):
@@ -464,6 +481,23 @@ async def test_a_running_task_is_stopped(tmp_path):
         assert line.cancelled == [1]
         await _end(fleet, [second])
         assert second.future.result().ok
+
+
+@eventually
+async def test_a_task_given_up_at_once_never_runs(tmp_path):
+    """A task given up in the moment it is handed to a pilot does not run there unwanted."""
+    async with _keeping(tmp_path, max_jobs=1) as (keeper, fleet):
+        first, second, third = (_ticket(cores=2) for _ in range(3))
+        keeper.enqueue(first)
+        await _end(fleet, [first])
+        keeper.enqueue(second)
+        second.future.cancel()
+        keeper.withdraw(second)
+        keeper.enqueue(third)
+        await _until(lambda: third.sends, "the next task's turn")
+        (line,) = fleet.busy_lines
+        assert list(line.running) == [2]
+        await _end(fleet, [third])
 
 
 @eventually
