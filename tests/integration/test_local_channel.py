@@ -15,7 +15,6 @@ from hpcburst_recipes.channel import (
     build_channel,
     find_pythons,
     interpreters,
-
 )
 from support.testchannel import add_tiny_packages
 

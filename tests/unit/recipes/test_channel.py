@@ -12,6 +12,7 @@ from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hpcburst.envs.channels import channel_answers
 from hpcburst.errors import EnvError
 from hpcburst_recipes.channel import FoundPython, build_channel, find_pythons
 from hpcburst_recipes.channel.archive import PLACEHOLDER_LENGTH, Package, new_stage, pack
@@ -25,7 +26,6 @@ from hpcburst_recipes.channel.metadata import (
     read_metadata,
 )
 from hpcburst_recipes.channel.publish import publish, write_stamp
-from hpcburst.envs.channels import channel_answers
 
 PYTHON = FoundPython("3.12.1", "/bin/sh", "/nowhere", "/nowhere/lib", (), ())
 
