@@ -285,7 +285,8 @@ def read_walltime_s(value: float | str) -> float:
 
 
 def _clock_s(text: str) -> float:
-    match = re.fullmatch(r"\s*(?:(\d{1,5})-)?(\d{1,6}):(\d\d)(?::(\d\d))?\s*", text)
+    # "10:00" is left out on purpose: ten minutes for some batch systems, ten hours for others.
+    match = re.fullmatch(r"\s*(?:(\d{1,5})-)?(\d{1,6}):(\d\d):(\d\d)\s*", text)
     if match is None:
         return 0
     days, hours, minutes, seconds = (int(part or 0) for part in match.groups())

@@ -42,12 +42,18 @@ def pythons() -> dict[str, str]:
     found = {"{}.{}".format(*sys.version_info[:2]): sys.executable}
     for minor in range(8, 15):
         name = f"3.{minor}"
-        places = sorted(Path.home().glob(f".pyenv/versions/{name}.*/bin/python{name}"))
-        on_path = shutil.which(f"python{name}")
-        for candidate in [*places, *([on_path] if on_path else [])]:
-            if name not in found and Path(candidate).exists():
-                found[name] = str(candidate)
+        versions = [Path(sys.base_prefix).parent, Path.home() / ".pyenv" / "versions"]
+        places = [str(p) for v in versions for p in sorted(v.glob(f"{name}.*/bin/python{name}"))]
+        for candidate in [*places, shutil.which(f"python{name}")]:
+            if name not in found and candidate and _starts(candidate):
+                found[name] = candidate
     return found
+
+
+def _starts(python: str) -> bool:
+    """Version managers leave programs on PATH that stand for a Python and are none."""
+    done = subprocess.run([python, "-c", ""], capture_output=True, check=False)
+    return done.returncode == 0
 
 
 PYTHONS = pythons()

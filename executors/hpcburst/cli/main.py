@@ -58,7 +58,7 @@ def _plugged_in_verbs() -> list[Any]:
     for entry in entry_points(group="hpcburst.commands"):
         try:
             found.append(entry.load())
-        except ImportError as error:
+        except (ImportError, AttributeError) as error:
             print(f"hpcburst: the verb {entry.name!r} is left out: {error}", file=sys.stderr)
     return found
 

@@ -86,7 +86,7 @@ class RunFolder:
     @classmethod
     def make(cls, shared_root: Path) -> RunFolder:
         """A fresh run folder under the shared root, marked as this process's."""
-        runs = private_folder(private_folder(shared_root) / "runs")
+        runs = private_folder(_root(shared_root) / "runs")
         stamp = time.strftime("%Y%m%d-%H%M%S")
         run = cls(private_folder(runs / f"{stamp}-{secrets.token_hex(3)}"))
         private_folder(run.secret)
@@ -117,6 +117,15 @@ def sweep_runs(shared_root: Path, keep_days: float) -> int:
             RunFolder(folder).close()
             touched += 1
     return touched
+
+
+def _root(shared_root: Path) -> Path:
+    """The shared root: others may read what its owner lets them (envs), and never write."""
+    root = shared_root.resolve()  # home folders of centres are often links
+    if not root.exists():
+        return private_folder(root)
+    check_private(root)
+    return root
 
 
 def scratch_folder(node_root: Path) -> Path:

@@ -48,7 +48,7 @@ def _grown(needs: Needs, site: Site) -> Shape:
         cores=max(base.cores, needs.cores),
         memory_mb=max(base.memory_mb, needs.memory_mb or 0),
         gpus=max(base.gpus, needs.gpus),
-        walltime_s=max(base.walltime_s, needs.walltime_s + START_S if needs.walltime_s else 0),
+        walltime_s=max(base.walltime_s, _least_walltime_s(needs)),
         queue=needs.queue or base.queue,
     )
     wanted = [queue for queue in site.queues if shape.queue in (None, queue.name)]
@@ -60,11 +60,8 @@ def _grown(needs: Needs, site: Site) -> Shape:
         )
     for queue in wanted:
         if fits(shape, queue):
-            return (
-                shape
-                if shape.queue or queue is site.queues[0]
-                else replace(shape, queue=queue.name)
-            )
+            named = shape.queue or (None if queue is site.queues[0] else queue.name)
+            return replace(shape, queue=named, walltime_s=_walltime_s(shape, needs, queue))
     best = min(wanted, key=lambda queue: (len(_excess(shape, queue)), -queue.max_cores))
     raise RequestError(
         f"A task asks for {_words(needs)}",
@@ -73,12 +70,30 @@ def _grown(needs: Needs, site: Site) -> Shape:
     )
 
 
+def _least_walltime_s(needs: Needs) -> float:
+    return needs.walltime_s + START_S if needs.walltime_s else 0.0
+
+
+def _walltime_s(shape: Shape, needs: Needs, queue: Queue) -> float:
+    """Long enough for two such tasks, one after the other, if the queue allows it.
+
+    A job that is just long enough for one would have no time for a second when the first is quick,
+    and a second job would have to queue for it.
+    """
+    two_s = 2 * (needs.walltime_s or 0.0) + START_S
+    return max(shape.walltime_s, min(two_s, queue.max_walltime_s))
+
+
 def _excess(shape: Shape, queue: Queue) -> list[str]:
     rows = (
         ("cores", shape.cores, queue.max_cores),
         ("MB of memory", shape.memory_mb, queue.max_memory_mb),
         ("GPUs", shape.gpus, queue.max_gpus),
-        ("s of walltime", shape.walltime_s, queue.max_walltime_s),
+        (
+            f"s of walltime (its start takes {START_S:g} of them)",
+            shape.walltime_s,
+            queue.max_walltime_s,
+        ),
     )
     return [
         f"queue {queue.name!r} gives at most {limit:g} {what}"

@@ -87,7 +87,6 @@ class BurstCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
             mirror=self.site.channel_mirror,
         )
         self._run: RunFolder | None = None
-        self._bounds: tuple[int, int | None] = (0, None)
         cluster_kwargs.setdefault("quiet", True)
         super().__init__(**cluster_kwargs)
         _open.add(self)

@@ -65,6 +65,7 @@ class Keeper:
     _why: Mapping[Shape, str] = field(default_factory=dict)
     _names: int = 0
     _looked_at: float = 0.0
+    _looking: bool = False
     _awake: asyncio.Event = field(default_factory=asyncio.Event)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _errands: set[asyncio.Task[None]] = field(default_factory=set)
@@ -262,7 +263,7 @@ class Keeper:
             await asyncio.sleep(GATHER_S)
             self._awake.clear()
             try:
-                await self._look_at_jobs()
+                self._look_at_jobs()
                 self._drain_ending()
                 self._act(self._plan())
             except Exception:  # the edge of the keeper: without it, tasks would wait for ever
@@ -329,18 +330,26 @@ class Keeper:
         if name not in self._pilots:  # it came and went before we knew which job it was
             await self._release([pilot])
 
-    async def _look_at_jobs(self) -> None:
-        """One status call for all jobs whose pilots have not said hello, if there are any."""
+    def _look_at_jobs(self) -> None:
+        """One status call for all jobs whose pilots have not said hello, if there are any.
+
+        The batch system may take its time, and planning does not wait for it; the next call does.
+        """
         pending = {p.record.job_id: p for p in self.pilots if p.phase is Phase.PENDING}
-        now = time.monotonic()
-        if not pending or now - self._looked_at < self.site.limits.status_interval_s:
-            return
-        self._looked_at = now
+        waited_s = time.monotonic() - self._looked_at
+        if pending and not self._looking and waited_s >= self.site.limits.status_interval_s:
+            self._looking = True
+            self._spawn(self._note_states(pending))
+
+    async def _note_states(self, pending: Mapping[str, Pilot]) -> None:
         try:
             states = await self.fleet.states(list(pending))
         except SiteError as error:
             logger.warning("the batch system does not answer: %s", error)
             return
+        finally:
+            self._looked_at = time.monotonic()
+            self._looking = False
         for job_id, state in states.items():
             if pending[job_id].phase is Phase.PENDING:
                 self._note_state(pending[job_id], state)

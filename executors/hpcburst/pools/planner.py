@@ -154,14 +154,6 @@ def plan(
     return Plan(submit, retire, why)
 
 
-def slots(shape: Shape, cores: int, memory_mb: int, gpus: int = 0) -> int:
-    """How many tasks of that size a pilot of this shape runs at once (at least one)."""
-    by_cores = shape.cores // max(cores, 1)
-    by_memory = shape.memory_mb // memory_mb if memory_mb else by_cores
-    by_gpus = shape.gpus // gpus if gpus else by_cores
-    return max(1, min(by_cores, by_memory, by_gpus))
-
-
 def _pilots_for(row: Demand) -> int:
     """Pilots that would run all of a demand at once, never more than it has tasks."""
     tasks = row.waiting + row.running

@@ -73,16 +73,20 @@ class _Process:
 
     def __init__(self, command: Command, on_line: Callable[[Line], None]) -> None:
         self._log = _open_log(command.log)
-        out = self._log or subprocess.PIPE
-        self._popen = subprocess.Popen(
-            command.argv,
-            cwd=command.cwd,
-            env=dict(command.environ),
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        try:
+            self._popen = subprocess.Popen(
+                command.argv,
+                cwd=command.cwd,
+                env=dict(command.environ),
+                stdin=subprocess.DEVNULL,
+                stdout=self._log or subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except BaseException:
+            if self._log is not None:
+                self._log.close()
+            raise
         self._reader = self._read_lines(on_line)
         self._pidfd = os.pidfd_open(self._popen.pid)
         self._ended: Ended | None = None

@@ -232,3 +232,24 @@ def test_what_a_killed_pilot_left_on_the_node_is_removed_by_the_next(tmp_path):
     assert also_mine.is_dir()
     assert mine.stat().st_mode & 0o777 == 0o700
     assert stranger.exists()
+
+
+def test_a_shared_root_may_be_a_link_and_readable_by_a_group(tmp_path):
+    """Centres link home folders, and envs may be shared for reading: neither is changed."""
+    real = tmp_path / "real"
+    real.mkdir()
+    real.chmod(0o750)
+    (tmp_path / "root").symlink_to(real)
+
+    run = RunFolder.make(tmp_path / "root")
+
+    assert _mode(real) == 0o750
+    assert run.path.is_relative_to(real)
+    assert _mode(run.path) == 0o700
+
+
+def test_a_shared_root_that_others_can_write_to_is_refused(tmp_path):
+    """Who can write there could put programs in the place of ours."""
+    tmp_path.chmod(0o777)
+    with pytest.raises(SiteError, match="others could use"):
+        RunFolder.make(tmp_path)

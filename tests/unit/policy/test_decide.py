@@ -30,8 +30,18 @@ def test_a_task_that_asks_for_nothing_gets_the_default_pilot():
 
 def test_a_pilot_grows_with_what_a_task_asks_and_no_further():
     """Each resource is what the task asks for or the default, whichever is more."""
-    shape = grant(Needs(cores=4, walltime_s=1800), _site())
-    assert shape == Shape(cores=4, memory_mb=4000, walltime_s=1800 + START_S)
+    shape = grant(Needs(cores=4, memory_mb=5000), _site())
+    assert shape == Shape(cores=4, memory_mb=5000, walltime_s=1800)
+
+
+def test_a_grown_pilot_has_time_for_a_second_task_if_the_queue_gives_it():
+    """A job for a long task lasts for two of them, or as long as the queue lets it."""
+    assert grant(Needs(walltime_s=1750), _site()).walltime_s == 1800
+    assert grant(Needs(walltime_s=1780), _site()).walltime_s == 2 * 1780 + START_S
+    assert grant(Needs(walltime_s=3000), _site()).walltime_s == 3600
+    assert grant(Needs(walltime_s=3600), _site()) == Shape(
+        cores=1, memory_mb=4000, walltime_s=7200 + START_S, queue="long"
+    )
 
 
 def test_the_first_queue_that_holds_a_task_is_used():
