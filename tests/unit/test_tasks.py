@@ -87,6 +87,8 @@ NOT_AMOUNTS = [
     "-4GB",
     "4 XB",
     "many",
+    "5 parsecs",
+    "10:00",
     "4GB; rm -rf ~",
     "inf",
     "nan",
