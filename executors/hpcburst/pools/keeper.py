@@ -11,15 +11,16 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
 
 from hpcburst.errors import BurstError, Cancelled, PilotLost, SiteError
 from hpcburst.jobs.dialect import JobState
 from hpcburst.policy.model import Site
+from hpcburst.pools.chores import Chores
 from hpcburst.pools.line import LineBroken
+from hpcburst.pools.matching import matches
 from hpcburst.pools.pilots import Fleet, Pilot
 from hpcburst.pools.planner import Demand, Learned, Phase, Plan, plan
 from hpcburst.pools.record import PilotRecord, RunRecord
@@ -67,15 +68,14 @@ class Keeper:
     _looked_at: float = 0.0
     _looking: bool = False
     _awake: asyncio.Event = field(default_factory=asyncio.Event)
-    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
-    _errands: set[asyncio.Task[None]] = field(default_factory=set)
+    _chores: Chores = field(default_factory=Chores)
     _closed: bool = False
 
     # -- what callers say -------------------------------------------------------------------
 
     def start(self) -> None:
         """Begin to look after tasks and pilots."""
-        self._spawn(self._look_after())
+        self._chores.begin(self._look_after())
 
     def enqueue(self, ticket: Ticket) -> None:
         """Take a task."""
@@ -115,12 +115,7 @@ class Keeper:
         running = [ticket for pilot in self.pilots for ticket in pilot.tickets]
         for ticket in waiting + running:
             ticket.refuse(Cancelled(f"Task {ticket.burst.name!r} was queued", "the run was closed"))
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        # A job that is being submitted or ended is brought to its end: half-way it would be lost.
-        while self._errands:
-            await asyncio.wait(self._errands)
+        await self._chores.stop()
         await self._let_go(list(self.pilots), "the run ended")
 
     # -- what pilots say --------------------------------------------------------------------
@@ -129,7 +124,7 @@ class Keeper:
         """A pilot said hello."""
         pilot = self._pilots.get(name)
         if pilot is not None and not self._closed:
-            self._spawn(self._welcome(pilot, address))
+            self._chores.begin(self._welcome(pilot, address))
 
     def pilot_gone(self, address: str) -> None:
         """A pilot's worker left the Dask scheduler."""
@@ -147,7 +142,7 @@ class Keeper:
             pilot.line.close()
             return
         pilot.address = address
-        pilot.deadline = time.monotonic() + pilot.shape.walltime_s - _spent_s(pilot)
+        pilot.deadline = time.monotonic() + pilot.shape.walltime_s - pilot.spent_s()
         pilot.record.up_at = time.time()
         pilot.record.host = address.rsplit("//", maxsplit=1)[-1].rsplit(":", 1)[0]
         pilot.enter(Phase.UP)
@@ -160,44 +155,20 @@ class Keeper:
         self._forget(pilot, "lost")
         if pilot.line is not None:
             pilot.line.close()
-        self._see_through(self._release([pilot]))  # its job may still hold the node
+        self._chores.see_through(self._release([pilot]))  # its job may still hold the node
         self._awake.set()
 
     # -- handing tasks to pilots ------------------------------------------------------------
 
     def _dispatch(self) -> None:
-        """Hand waiting tasks to pilots with room, oldest first.
-
-        A pilot of another shape does as well, if no task that was granted this shape waits for it.
-        """
-        open_pilots = [pilot for pilot in self.pilots if _takes_tasks(pilot)]
-        foreign = {p.name: self.fleet.foreign_tasks(p.address) for p in open_pilots}
-        spoken_for = {ticket.shape for ticket in self._waiting} if open_pilots else set()
-        kept: deque[Ticket] = deque()
-        while self._waiting and open_pilots:
-            ticket = self._waiting.popleft()
-            if ticket.future.cancelled():
-                continue
-            able = [
-                p
-                for p in open_pilots
-                if p.takes(ticket, foreign[p.name])
-                and (p.shape == ticket.shape or p.shape not in spoken_for)
-            ]
-            if not able:
-                kept.append(ticket)
-                continue
-            key = ticket.burst.env.key if ticket.burst.env else ""
-            pilot = max(able, key=lambda p: (p.shape == ticket.shape, key in p.warm, p.free()))
-            self._send(ticket, pilot, key)
-            open_pilots = [p for p in open_pilots if p.free()[0] > foreign[p.name]]
-        self._waiting.extendleft(reversed(kept))
-
-    def _send(self, ticket: Ticket, pilot: Pilot, env_key: str) -> None:
-        ticket.sends += 1
-        pilot.tickets.add(ticket)
-        pilot.warm.add(env_key)
-        self._spawn(self._run(ticket, pilot))
+        """Hand waiting tasks to pilots with room."""
+        up = [pilot for pilot in self.pilots if pilot.phase is Phase.UP]
+        foreign = {pilot.name: self.fleet.foreign_tasks(pilot.address) for pilot in up}
+        for ticket, pilot in matches(self._waiting, up, foreign):
+            ticket.sends += 1
+            pilot.tickets.add(ticket)
+            pilot.warm.add(ticket.env_key)
+            self._chores.begin(self._run(ticket, pilot))
 
     async def _run(self, ticket: Ticket, pilot: Pilot) -> None:
         line = pilot.line
@@ -289,10 +260,10 @@ class Keeper:
         leaving = [self._pilots[name] for name in decided.retire]
         for pilot in leaving:
             logger.info("pilot %s leaves: %s", pilot.name, decided.retire[pilot.name])
-            self._see_through(self._let_go([pilot], decided.retire[pilot.name]))
+            self._chores.see_through(self._let_go([pilot], decided.retire[pilot.name]))
         for shape, count in decided.submit.items():
             for _ in range(count):
-                self._see_through(self._ask(shape))
+                self._chores.see_through(self._ask(shape))
 
     def _drain_ending(self) -> None:
         """Pilots near their walltime take no more tasks, and leave when they have none.
@@ -310,7 +281,7 @@ class Keeper:
             if pilot.phase is Phase.UP and (useless or pilot.left_s < margin_s):
                 pilot.enter(Phase.DRAINING)
             if pilot.phase is Phase.DRAINING and not pilot.tickets:
-                self._see_through(self._let_go([pilot], "its walltime is nearly over"))
+                self._chores.see_through(self._let_go([pilot], "its walltime is nearly over"))
 
     async def _ask(self, shape: Shape) -> None:
         """Submit one job."""
@@ -339,7 +310,7 @@ class Keeper:
         waited_s = time.monotonic() - self._looked_at
         if pending and not self._looking and waited_s >= self.site.limits.status_interval_s:
             self._looking = True
-            self._spawn(self._note_states(pending))
+            self._chores.begin(self._note_states(pending))
 
     async def _note_states(self, pending: Mapping[str, Pilot]) -> None:
         try:
@@ -373,7 +344,7 @@ class Keeper:
                 ),
             )
         elif mute_s > self.site.limits.connect_s:
-            self._see_through(self._let_go([pilot], "never said hello"))
+            self._chores.see_through(self._let_go([pilot], "never said hello"))
             self._failed_start(
                 pilot.shape,
                 start_error(
@@ -417,30 +388,3 @@ class Keeper:
         if self._pilots.pop(pilot.name, None) is not None:
             pilot.record.gone_at = time.time()
             pilot.record.end = end
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do something that may be stopped at any point."""
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    def _see_through(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do something that must not be stopped half-way: it submits or ends a job."""
-        task = asyncio.create_task(work)
-        self._errands.add(task)
-        task.add_done_callback(self._errands.discard)
-
-
-def _takes_tasks(pilot: Pilot) -> bool:
-    return pilot.phase is Phase.UP and pilot.free()[0] > 0
-
-
-def _spent_s(pilot: Pilot) -> float:
-    """Seconds of its walltime that may be gone when it says hello: its job ran at most so long."""
-    now = time.monotonic()
-    return now - (pilot.job_seen_running or max(pilot.since, now - START_SLACK_S))
-
-
-START_SLACK_S = 10.0
-"""A job never seen running before its pilot's hello started at most this long ago: pilots say hello
-within seconds, and a status call may be a minute old."""

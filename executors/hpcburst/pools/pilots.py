@@ -20,6 +20,11 @@ FRESH_S = 5.0
 longer than `START_S`: else one slow start would be answered by job after job."""
 
 
+START_SLACK_S = 10.0
+"""A job never seen running before its pilot's hello started at most this long ago: pilots say hello
+within seconds, and a status call may be a minute old."""
+
+
 @dataclass(slots=True, eq=False)
 class Pilot:
     """One pilot, from the wish for it to its end.
@@ -61,6 +66,11 @@ class Pilot:
     def left_s(self) -> float:
         """Seconds until its walltime ends."""
         return self.deadline - time.monotonic()
+
+    def spent_s(self) -> float:
+        """Seconds of its walltime that may be gone at its hello: its job ran at most so long."""
+        now = time.monotonic()
+        return now - (self.job_seen_running or max(self.since, now - START_SLACK_S))
 
     def free(self) -> tuple[int, int, int]:
         """Cores, MB of memory and GPUs that no task of ours uses."""

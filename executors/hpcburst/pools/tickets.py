@@ -38,6 +38,11 @@ class Ticket:
     withdraw_call: Callable[[], None] | None = None
 
     @property
+    def env_key(self) -> str:
+        """Key of the env it runs in; "" for the driver's own Python."""
+        return self.burst.env.key if self.burst.env else ""
+
+    @property
     def needed_s(self) -> float:
         """Seconds of a pilot's walltime this task must find left.
 
