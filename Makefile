@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+OLDEST := .venv-oldest
 
-.PHONY: demo test lint wheel-test bench clean
+.PHONY: demo test test-oldest lint wheel-test clean
 .DEFAULT_GOAL := demo
 
 $(STAMP): pyproject.toml
@@ -25,8 +26,13 @@ lint: $(STAMP)      ## style, types and import contracts
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
+test-oldest:        ## the front ends and pools with the oldest versions that pyproject.toml lets in
+	@test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
+	@$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --constraint tests/support/oldest.txt --editable '.[prefect,snakemake]' pytest pytest-timeout hypothesis numpy
+	@$(OLDEST)/bin/python -m pytest tests/unit/prefect tests/unit/snakemake_plugin tests/conformance/test_zygote.py tests/conformance/test_snakemake_suite.py tests/integration/test_cluster.py tests/integration/test_prefect_calls.py tests/integration/test_prefect_caching.py tests/integration/test_snakemake_executor.py -m 'not channel' $(PYTEST)
+
 wheel-test: $(STAMP)   ## build the wheel and test it from a clean environment, sources out of sight
 	@$(BIN)/python tests/support/wheel.py
 
 clean:              ## remove the virtual environment and what the demo and the tests left here
-	rm -rf $(VENV) .demo .cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist
+	rm -rf $(VENV) $(OLDEST) .demo .cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist

@@ -154,7 +154,8 @@ class BurstTaskRunner(ThreadPoolTaskRunner[Any]):
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        restore = getattr(super(), "__setstate__", self.__dict__.update)  # Prefect 3.6 has none
+        restore(state)
         self._flight_lock = threading.Lock()
 
     def _settings(self) -> tuple[Any, ...]:
