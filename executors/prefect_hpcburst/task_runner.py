@@ -154,7 +154,7 @@ class BurstTaskRunner(ThreadPoolTaskRunner[Any]):
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        restore = getattr(super(), "__setstate__", self.__dict__.update)  # Prefect 3.6 has none
+        restore = getattr(super(), "__setstate__", self.__dict__.update)  # older Prefects have none
         restore(state)
         self._flight_lock = threading.Lock()
 

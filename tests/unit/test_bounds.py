@@ -23,7 +23,9 @@ def test_the_oldest_versions_tested_are_the_oldest_ones_let_in():
             dict.fromkeys([requirement.name] if bounds else [], bounds[0] if bounds else "")
         )
     pinned = dict(
-        re.findall(r"^([\w-]+)==(\S+)$", (ROOT / "tests/support/oldest.txt").read_text(), re.M)
+        re.findall(
+            r"^([\w-]+)==(\S+)$", (ROOT / "tests/support/oldest.txt").read_text(), re.MULTILINE
+        )
     )
 
     for name, version in pinned.items():
