@@ -29,9 +29,7 @@ def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         settings.PREFECT_LOGGING_TO_API_BATCH_INTERVAL: 0.1,
         settings.PREFECT_SERVER_ANALYTICS_ENABLED: False,
     }
-    with suppress(
-        AttributeError
-    ):  # its thread holds each flow for a second; older Prefects have none
+    with suppress(AttributeError):  # a thread that holds each flow for a second; older have none
         updates[settings.PREFECT_FLOWS_HEARTBEAT_FREQUENCY] = None
     with settings.temporary_settings(updates), prefect_test_harness(server_startup_timeout=120):
         yield str(settings.PREFECT_API_URL.value())

@@ -18,15 +18,11 @@ def test_the_oldest_versions_tested_are_the_oldest_ones_let_in():
     stated = [*project["dependencies"], *extras["prefect"], *extras["snakemake"]]
     lowest = {}
     for requirement in map(Requirement, stated):
-        bounds = [spec.version for spec in requirement.specifier if spec.operator == ">="]
-        lowest.update(
-            dict.fromkeys([requirement.name] if bounds else [], bounds[0] if bounds else "")
-        )
-    pinned = dict(
-        re.findall(
-            r"^([\w-]+)==(\S+)$", (ROOT / "tests/support/oldest.txt").read_text(), re.MULTILINE
-        )
-    )
+        for spec in requirement.specifier:
+            if spec.operator == ">=":
+                lowest[requirement.name] = spec.version
+    constraints = (ROOT / "tests" / "support" / "oldest.txt").read_text()
+    pinned = dict(re.findall(r"^([\w-]+)==(\S+)$", constraints, re.MULTILINE))
 
     for name, version in pinned.items():
         assert _numbers(version) == _numbers(lowest[name]), name
