@@ -107,7 +107,7 @@ def _roots(site: Site) -> Iterator[Finding]:
 def _shared_root(path: Path) -> Finding:
     try:
         if path.exists():
-            check_private(path)
+            check_private(path.resolve())  # a link is as good as what it leads to
     except (BurstError, OSError) as error:
         return Finding("shared root", str(error), "bad")
     return _root("shared root", path, "hpcburst.shared-root")

@@ -200,9 +200,9 @@ class BurstCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
             return
         self.status = Status.starting
         self._quieten()
-        paths, limits = self.site.paths, self.site
-        sweep_runs(paths.shared_root, limits.keep_runs_days)
-        self._run = RunFolder.make(paths.shared_root)
+        shared_root = self.site.paths.shared_root
+        sweep_runs(shared_root, self.site.keep_runs_days)
+        self._run = RunFolder.make(shared_root)
         try:
             await self._start_scheduler(self._run)
             await super()._start()

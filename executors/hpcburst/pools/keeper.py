@@ -334,26 +334,15 @@ class Keeper:
             state is JobState.UNKNOWN and now - pilot.since > UNKNOWN_GRACE_S
         ):
             self._forget(pilot, "ended before it said hello")
-            self._failed_start(
-                pilot.shape,
-                start_error(
-                    pilot.shape,
-                    "it ended",
-                    pilot.record.job_id,
-                    self.fleet.log_of(pilot.record.job_id),
-                ),
-            )
+            self._never_up(pilot, "it ended")
         elif mute_s > self.site.limits.connect_s:
             self._chores.see_through(self._let_go([pilot], "never said hello"))
-            self._failed_start(
-                pilot.shape,
-                start_error(
-                    pilot.shape,
-                    f"it ran for {mute_s:.0f} s",
-                    pilot.record.job_id,
-                    self.fleet.log_of(pilot.record.job_id),
-                ),
-            )
+            self._never_up(pilot, f"it ran for {mute_s:.0f} s")
+
+    def _never_up(self, pilot: Pilot, found: str) -> None:
+        job_id = pilot.record.job_id
+        error = start_error(pilot.shape, found, job_id, self.fleet.log_of(job_id))
+        self._failed_start(pilot.shape, error)
 
     def _failed_start(self, shape: Shape, error: BurstError) -> None:
         """Wait a little longer each time; after some failures in a row, tell the tasks."""

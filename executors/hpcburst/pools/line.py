@@ -15,8 +15,8 @@ from typing import Any
 from hpcburst.results import Line as OutputLine
 from hpcburst.results import Outcome
 from hpcburst.tasks import Burst
+from hpcburst.workers.pilot import OPERATION
 
-OPERATION = "hpcburst_session"
 CONNECT_TIMEOUT_S = 30.0
 
 
