@@ -31,7 +31,9 @@ class Needs:
     """What one task asks for. `None` means: what the site gives by default.
 
     Attributes:
-        env: Path of an environment file, or of an existing prefix; None is the driver's own Python.
+        env: Path of an environment file, a lock, a pixi project or an existing prefix, or the name
+            of a conda env; None is the driver's own Python, or with `modules` the one they bring.
+        modules: Environment modules to load before the env is activated, in this order.
         cores: CPU cores the body uses.
         memory_mb: Memory in MB (10^6 bytes) the body uses at most.
         gpus: GPUs the body uses.
@@ -41,6 +43,7 @@ class Needs:
     """
 
     env: str | None = None
+    modules: tuple[str, ...] = ()
     cores: int = 1
     memory_mb: int | None = None
     gpus: int = 0
@@ -106,15 +109,26 @@ class Env:
 
     Attributes:
         key: Digest of what was asked; names the env in records and caches.
-        prefix: The conda prefix; its `bin/python` runs the body.
+        prefix: The conda prefix; its `bin/python` runs the body. "" when modules alone make the
+            env, and while a node has not linked it from its pack yet.
         activation: What activating it changes in the process environment (None: unset; a value
             that ends with its own `${NAME}` goes before what is there). `workers.activation.replay`
             applies it.
+        pack: File in the depot that nodes link the env from, on their own disk; "" when `prefix` is
+            seen by every node.
+        python: The interpreter, when it is not the prefix's own.
     """
 
     key: str
     prefix: str
     activation: Mapping[str, str | None] = field(default_factory=dict)
+    pack: str = ""
+    python: str = ""
+
+    @property
+    def interpreter(self) -> str:
+        """Path of the Python that runs bodies."""
+        return self.python or f"{self.prefix}/bin/python"
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,8 +212,9 @@ def needs(**fields: Any) -> Callable[[F], F]:
     then in the working directory.
 
     Args:
-        **fields: `env`, `cores`, `memory` (a number of MB, or text like "4GB", "512MiB"),
-            `gpus`, `walltime` (seconds, or text like "90s", "5m", "1h30m", "01:30:00"), `queue`.
+        **fields: `env`, `modules` (a list of environment modules), `cores`, `memory` (a number of
+            MB, or text like "4GB", "512MiB"), `gpus`, `walltime` (seconds, or text like "90s",
+            "5m", "1h30m", "01:30:00"), `queue`.
 
     Returns:
         A decorator that leaves the function as it is and the data on it.
@@ -235,6 +250,30 @@ def needs_of(fn: Any) -> Needs:
     """What a function or task states that it needs; the defaults when it states nothing."""
     stated = getattr(fn, ATTRIBUTE, None) or getattr(getattr(fn, "fn", None), ATTRIBUTE, None)
     return stated if isinstance(stated, Needs) else Needs()
+
+
+_MODULE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+\-/=@:]*")
+
+
+def read_modules(value: Any) -> tuple[str, ...]:
+    """Names of environment modules from a list, or from one text with spaces between them.
+
+    >>> read_modules(["gcc/13", "cuda/12.4"]), read_modules("gcc/13 cuda/12.4")
+    (('gcc/13', 'cuda/12.4'), ('gcc/13', 'cuda/12.4'))
+
+    Raises:
+        RequestError: It is no list of names.
+    """
+    names = value.split() if isinstance(value, str) else value
+    if not isinstance(names, (list, tuple)) or not all(
+        isinstance(name, str) and _MODULE.fullmatch(name) for name in names
+    ):
+        raise RequestError(
+            f"The modules {str(value)[:80]!r} were asked for",
+            "they are not a list of module names",
+            'write for instance ["gcc/13", "cuda/12.4"]',
+        )
+    return tuple(dict.fromkeys(names))
 
 
 _UNITS_MB = {
@@ -314,13 +353,14 @@ def _read_text(value: Any) -> str | None:
 
 _NEEDS_FIELDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "env": ("env", _read_text),
+    "modules": ("modules", read_modules),
     "cores": ("cores", _as_is),
     "memory": ("memory_mb", read_memory_mb),
     "gpus": ("gpus", _as_is),
     "walltime": ("walltime_s", read_walltime_s),
     "queue": ("queue", _read_text),
 }
-_SHAPE_FIELDS = {name: row for name, row in _NEEDS_FIELDS.items() if name != "env"}
+_SHAPE_FIELDS = {name: row for name, row in _NEEDS_FIELDS.items() if name not in ("env", "modules")}
 
 
 def _read_fields(

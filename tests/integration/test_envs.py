@@ -22,6 +22,7 @@ from hpcburst.envs.solve import write_lock
 from hpcburst.envs.spec import EnvSpec
 from hpcburst.envs.store import EnvStore
 from hpcburst.errors import EnvError
+from hpcburst.policy.model import EnvSettings
 from hpcburst.workers.activation import replay
 
 pytestmark = pytest.mark.channel
@@ -42,7 +43,7 @@ def store(tmp_path, packages, channel_url):
     root = tmp_path / "root"
     root.mkdir(mode=0o700)
     (root / "pkgs").symlink_to(packages)
-    return EnvStore(root, mirror={"conda-forge": channel_url})
+    return EnvStore(root, EnvSettings(mirror={"conda-forge": channel_url}))
 
 
 def environment_file(folder: Path, *dependencies: str, **more: object) -> Path:
@@ -93,7 +94,7 @@ def test_asking_again_is_free(store, tmp_path):
     assert store.ensure(path) is env
     assert time.perf_counter() - began < 0.05
     (record,) = store.list()
-    other = EnvStore(store.root, mirror=store._mirror)
+    other = EnvStore(store.root, store.settings)
     assert other.ensure(path) == env
     assert other.list() == (record,)
 
@@ -141,7 +142,7 @@ def progress(what, done, total):
         print("halted", flush=True)
         time.sleep(600)
 
-store = EnvStore(sys.argv[1], mirror={"conda-forge": sys.argv[2]}, progress=progress)
+store = EnvStore(sys.argv[1], EnvSettings(mirror={"conda-forge": sys.argv[2]}), progress=progress)
 print(store.ensure(sys.argv[3]).prefix, flush=True)
 """
 
@@ -196,7 +197,7 @@ def test_an_interrupted_build_leaves_nothing(store, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        EnvStore(store.root, mirror=store._mirror, progress=interrupt).ensure(path)
+        EnvStore(store.root, store.settings, progress=interrupt).ensure(path)
     assert left_over(store.root) == []
     _gone, alive = psutil.wait_procs(children, timeout=DEADLINE_S)
     assert not alive
@@ -320,7 +321,7 @@ def test_a_damaged_env_is_built_again(store, tmp_path):
     env = store.ensure(path)
     (Path(env.prefix) / "conda-meta/hpcburst.json").unlink()
     (Path(env.prefix) / "bin/hpctool").unlink()
-    again = EnvStore(store.root, mirror=store._mirror).ensure(path)
+    again = EnvStore(store.root, store.settings).ensure(path)
     assert again == env
     assert run_in(again, "hpctool")
 
@@ -353,7 +354,7 @@ def test_envs_are_listed_and_removed(store, tmp_path):
 
 def test_a_preview_writes_nothing(tmp_path, channel_url):
     """A preview names the packages and leaves the root as it was: absent."""
-    store = EnvStore(tmp_path / "root", mirror={"conda-forge": channel_url})
+    store = EnvStore(tmp_path / "root", EnvSettings(mirror={"conda-forge": channel_url}))
     preview = store.preview(environment_file(tmp_path, "app1"))
     assert not preview.built
     assert {"app1", "toylib"} <= {package.name for package in preview.packages}
@@ -363,13 +364,13 @@ def test_a_preview_writes_nothing(tmp_path, channel_url):
 def test_the_root_is_its_owners_alone(tmp_path, channel_url):
     """A root we make is 0700; one that everybody may write to is refused."""
     path = environment_file(tmp_path, "hpctool")
-    store = EnvStore(tmp_path / "new", mirror={"conda-forge": channel_url})
+    store = EnvStore(tmp_path / "new", EnvSettings(mirror={"conda-forge": channel_url}))
     store.ensure(path)
     assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
     (tmp_path / "open").mkdir()
     (tmp_path / "open").chmod(0o777)
     with pytest.raises(EnvError, match="verybody may write there"):
-        EnvStore(tmp_path / "open", mirror={"conda-forge": channel_url}).ensure(path)
+        EnvStore(tmp_path / "open", EnvSettings(mirror={"conda-forge": channel_url})).ensure(path)
 
 
 def make_wheel(folder: Path) -> None:
@@ -425,7 +426,7 @@ def small_disk(tmp_path):
 
 def test_a_full_disk_is_an_answer_and_leaves_no_half_env(small_disk, tmp_path, channel_url):
     """Out of space, the answer says where and how much is free; nothing half-built remains."""
-    store = EnvStore(small_disk / "root", mirror={"conda-forge": channel_url})
+    store = EnvStore(small_disk / "root", EnvSettings(mirror={"conda-forge": channel_url}))
     path = environment_file(tmp_path, f"python {RUNNING}.*", "numpy")
     with pytest.raises(EnvError, match=r"(?s)he disk is full.* \d+ MB of \d+ MB") as caught:
         store.ensure(path)

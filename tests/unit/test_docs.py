@@ -45,7 +45,15 @@ def test_the_settings_page_names_every_field_of_needs() -> None:
     """What `@needs` takes is what the page lists."""
     page = (ROOT / "docs" / "reference" / "settings.md").read_text()
     listed = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
-    fields = {"env": "e", "cores": 1, "memory": 1, "gpus": 0, "walltime": 1, "queue": "q"}
+    fields = {
+        "env": "e",
+        "modules": [],
+        "cores": 1,
+        "memory": 1,
+        "gpus": 0,
+        "walltime": 1,
+        "queue": "q",
+    }
 
     assert listed == set(fields)
     assert isinstance(read_needs(fields), Needs)

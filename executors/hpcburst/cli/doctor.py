@@ -132,8 +132,8 @@ def _envs(site: Site) -> Iterator[Finding]:
     conda = shutil.which("conda")
     words = conda or "none; a stand-in answers for Snakemake's --sdm conda"
     yield Finding("conda command", words)
-    for channel in site.env_channels:
-        yield _channel(channel, site.channel_mirror.get(channel, channel))
+    for channel in site.envs.channels:
+        yield _channel(channel, site.envs.mirror.get(channel, channel))
 
 
 def _channel(name: str, url: str) -> Finding:

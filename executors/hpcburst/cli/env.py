@@ -98,13 +98,7 @@ def open_store(progress: Progress | None = None) -> EnvStore:
     from hpcburst.envs.store import EnvStore
     from hpcburst.policy.load import load_site
 
-    site = load_site()
-    return EnvStore(
-        site.paths.shared_root / "envs",
-        channels=site.env_channels,
-        mirror=site.channel_mirror,
-        progress=progress,
-    )
+    return EnvStore.of_site(load_site(), progress)
 
 
 @contextmanager

@@ -98,7 +98,11 @@ def solve(
     spec: EnvSpec, lock: Path, *, repodata: Path, rattler: RattlerProcess, source: str
 ) -> tuple[Package, ...]:
     """Solve a spec into the file `lock`; see `write_lock`."""
-    fields = {"channels": spec.channels, "conda": spec.conda, "explicit": spec.explicit}
+    fields = {
+        "channels": spec.channels,
+        "conda": spec.conda,
+        "explicit": [a.identity for a in spec.explicit],
+    }
     try:
         answer = rattler.call("solve", lock=str(lock), repodata=str(repodata), **fields)
     except RattlerFailed as failed:

@@ -32,6 +32,30 @@ _NOT_IN_KEY = ("__linux", "__archspec")
 
 
 @dataclass(frozen=True, slots=True)
+class Archive:
+    """One exact conda archive.
+
+    Attributes:
+        url: Where it is fetched.
+        sha256: Its digest in hex; "" if unknown.
+        md5: The same, as older lists have it.
+        depends: What it needs, as its channel lists it; () if unknown.
+        size: Bytes; 0 if unknown.
+    """
+
+    url: str
+    sha256: str = ""
+    md5: str = ""
+    depends: tuple[str, ...] = ()
+    size: int = 0
+
+    @property
+    def identity(self) -> str:
+        """What makes it this archive and no other: its URL and digest."""
+        return f"{self.url}#{self.sha256 or self.md5}"
+
+
+@dataclass(frozen=True, slots=True)
 class EnvSpec:
     """What one env is asked to hold.
 
@@ -40,19 +64,21 @@ class EnvSpec:
         conda: Dependencies, as conda writes them.
         pip: Requirements of the pip section, one a line of a requirements file.
         variables: Environment variables that activation sets.
-        explicit: URLs of exact archives (an `@EXPLICIT` file); nothing is solved then.
+        explicit: Exact archives, from a lock; nothing is solved then, and `pip` is complete.
+        modules: Environment modules, loaded before the env is activated.
     """
 
     channels: tuple[str, ...] = ()
     conda: tuple[str, ...] = ()
     pip: tuple[str, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
-    explicit: tuple[str, ...] = ()
+    explicit: tuple[Archive, ...] = ()
+    modules: tuple[str, ...] = ()
 
     @property
     def holds_secrets(self) -> bool:
         """Whether a URL in it has a password or token, so that files naming it must be private."""
-        texts = (*self.channels, *self.conda, *self.pip, *self.explicit)
+        texts = (*self.channels, *self.conda, *self.pip, *(a.url for a in self.explicit))
         return any(redact(text) != text for text in texts)
 
     def key(self, platform: str, virtual_packages: Iterable[str]) -> str:
@@ -71,7 +97,8 @@ class EnvSpec:
             "conda": sorted(set(self.conda)),
             "pip": sorted(set(self.pip)),
             "variables": dict(self.variables),
-            "explicit": sorted(set(self.explicit)),
+            "explicit": sorted({archive.identity for archive in self.explicit}),
+            "modules": self.modules,
             "platform": platform,
             "virtual": sorted(v for v in virtual_packages if not v.startswith(_NOT_IN_KEY)),
         }
@@ -103,6 +130,11 @@ def read_spec(
     return reader.environment(text)
 
 
+def _archive(line: str) -> Archive:
+    url, _, digest = line.partition("#")
+    return Archive(url, sha256=digest) if len(digest) == 64 else Archive(url, md5=digest)
+
+
 @dataclass(frozen=True, slots=True)
 class _Reader:
     path: Path
@@ -127,7 +159,7 @@ class _Reader:
                     f"the line {redact(url)[:120]!r} is not the URL of a conda archive",
                     "give one URL a line, as `conda list --explicit` writes them",
                 )
-        return EnvSpec(explicit=tuple(self.mirrored_url(url) for url in urls))
+        return EnvSpec(explicit=tuple(_archive(self.mirrored_url(url)) for url in urls))
 
     def environment(self, text: str) -> EnvSpec:
         raw = self.parse(text)

@@ -21,10 +21,13 @@ from hpcburst.envs.room import room_for
 from hpcburst.envs.solve import Machine, Package, detect_machine, solve, write_lock
 from hpcburst.envs.spec import EnvSpec, read_spec
 from hpcburst.errors import EnvError
+from hpcburst.policy.model import EnvSettings
 from hpcburst.tasks import Env
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable
+
+    from hpcburst.policy.model import Site
 
 _OVERRIDES = "CONDA_OVERRIDE_"
 
@@ -54,28 +57,34 @@ class EnvStore:
 
     Args:
         root: The folder.
-        channels: Channels of files that name none.
-        mirror: Channel name to the URL it is fetched from instead.
+        settings: How envs are built and where they lie; "auto" means the shared root here.
+        node_root: Folder on this node's own disk.
         progress: Told `(what, done, total)` while something takes time.
     """
 
     def __init__(
         self,
         root: Path | str,
+        settings: EnvSettings | None = None,
         *,
-        channels: Sequence[str] = ("conda-forge",),
-        mirror: Mapping[str, str] | None = None,
+        node_root: Path | None = None,
         progress: Progress | None = None,
     ) -> None:
         self.root = Path(root).expanduser().absolute()
-        self._channels = tuple(channels)
-        self._mirror = dict(mirror or {})
+        self.settings = settings or EnvSettings()
+        self._node_root = node_root or Path(tempfile.gettempdir())
         self._progress = progress or no_progress
         self._guard = threading.Lock()
         self._locks: dict[str, threading.Lock] = {}
         self._known: dict[object, Env] = {}
         self._keys: dict[object, str] = {}
         self._machines: dict[tuple[tuple[str, str], ...], Machine] = {}
+
+    @classmethod
+    def of_site(cls, site: Site, progress: Progress | None = None) -> EnvStore:
+        """The store that a site's config describes."""
+        root = site.paths.shared_root / "envs"
+        return cls(root, site.envs, node_root=site.paths.node_root, progress=progress)
 
     def ensure(self, wanted: EnvSpec | Path | str) -> Env:
         """The env for a spec, an environment file or an existing prefix; built if need be.
@@ -143,7 +152,7 @@ class EnvStore:
         Raises:
             EnvError: The file cannot be read, or is not right.
         """
-        return read_spec(path, channels=self._channels, mirror=self._mirror)
+        return read_spec(path, channels=self.settings.channels, mirror=self.settings.mirror)
 
     def find(self, key: str) -> EnvRecord | None:
         """The record of the env with this key; None when there is none."""

@@ -11,11 +11,17 @@ from typing import Any
 from hpcburst.errors import RequestError, SiteError
 from hpcburst.policy.decide import fits
 from hpcburst.policy.discover import Machine, this_machine
-from hpcburst.policy.model import Limits, Paths, Queue, Site
+from hpcburst.policy.model import EnvSettings, Limits, Paths, Queue, Site
 from hpcburst.tasks import Shape, read_memory_mb, read_walltime_s
 
 SCHEDULERS = ("local",)
 """Batch systems this version speaks to."""
+
+BUILDERS = ("rattler", "conda", "mamba", "micromamba", "pixi")
+"""What envs can be built with."""
+
+PLACES = ("auto", "shared", "local")
+"""Where envs can lie."""
 
 LOCAL_STATUS_INTERVAL_S = 1.0
 """The embedded queue is ours alone and answers in milliseconds."""
@@ -67,7 +73,6 @@ def _site(section: Mapping[str, Any], machine: Machine) -> Site:
         )
     local = scheduler == "local"
     queues = _queues(section["queues"]) or (_local_queue(machine),)
-    envs = section["envs"]
     interval = section["status-interval"]
     usual_interval_s = LOCAL_STATUS_INTERVAL_S if local else SITE_STATUS_INTERVAL_S
     return Site(
@@ -83,11 +88,21 @@ def _site(section: Mapping[str, Any], machine: Machine) -> Site:
         ),
         paths=Paths(_shared_root(section["shared-root"]), _node_root(section["node-root"])),
         host=str(section["host"]),
-        env_channels=_texts(envs["channels"], "hpcburst.envs.channels"),
-        channel_mirror={
-            str(k): str(v) for k, v in _mapping(envs["mirror"], "hpcburst.envs.mirror")
-        },
+        envs=_envs(section["envs"]),
         keep_runs_days=read_walltime_s(section["keep-runs"]) / 86400,
+    )
+
+
+def _envs(stated: Mapping[str, Any]) -> EnvSettings:
+    mirror = _mapping(stated["mirror"], "hpcburst.envs.mirror")
+    init = stated["modules-init"]
+    return EnvSettings(
+        channels=_texts(stated["channels"], "hpcburst.envs.channels"),
+        mirror={str(name): str(url) for name, url in mirror},
+        builder=_choice(stated["builder"], BUILDERS, "hpcburst.envs.builder"),
+        place=_choice(stated["place"], PLACES, "hpcburst.envs.place"),
+        offline=_flag(stated["offline"], "hpcburst.envs.offline"),
+        modules_init=str(_node_path(init)) if init else None,
     )
 
 
@@ -149,14 +164,17 @@ def _default_shape(stated: Mapping[str, Any], queues: Sequence[Queue]) -> Shape:
 
 def _shared_root(stated: str | None) -> Path:
     if stated:
-        return Path(os.path.expandvars(stated)).expanduser().absolute()
+        return _node_path(stated)
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base).absolute() / "hpcburst"
 
 
 def _node_root(stated: str | None) -> Path:
-    text = os.path.expandvars(stated) if stated else tempfile.gettempdir()
-    return Path(text).expanduser().absolute()
+    return _node_path(stated or tempfile.gettempdir())
+
+
+def _node_path(text: str) -> Path:
+    return Path(os.path.expandvars(text)).expanduser().absolute()
 
 
 def _dashed(section: object, path: str) -> dict[str, Any]:
@@ -174,6 +192,20 @@ def _texts(value: object, path: str) -> tuple[str, ...]:
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise SiteError(f"{path} is {value!r}", "it must be a list", _where())
     return tuple(map(str, value))
+
+
+def _choice(value: object, known: Sequence[str], path: str) -> str:
+    if value not in known:
+        raise SiteError(f"{path} is {value!r}", f"it must be one of {', '.join(known)}", _where())
+    return str(value)
+
+
+def _flag(value: object, path: str) -> bool:
+    """True or false; text too, for it may come from the environment."""
+    known = {"true": True, "1": True, "false": False, "0": False}
+    if str(value).lower() not in known:
+        raise SiteError(f"{path} is {value!r}", "it must be true or false", _where())
+    return known[str(value).lower()]
 
 
 def _count(value: object, path: str, *, at_least: int = 1) -> int:

@@ -74,6 +74,28 @@ class Paths:
 
 
 @dataclass(frozen=True, slots=True)
+class EnvSettings:
+    """How envs are built here, and where they lie.
+
+    Attributes:
+        channels: Channels for specs that name none.
+        mirror: Channel name to the URL to ask instead.
+        builder: Who chooses and links packages: "rattler", "conda", "mamba", "micromamba", "pixi".
+        place: "shared": under the shared root; "local": linked by each node on its own disk from a
+            depot of archives; "auto": local where the shared root is on a network file system.
+        offline: Whether nothing is fetched: only what is cached may be used.
+        modules_init: Shell file that defines the `module` command; None is looked for.
+    """
+
+    channels: tuple[str, ...] = ("conda-forge",)
+    mirror: Mapping[str, str] = field(default_factory=dict)
+    builder: str = "rattler"
+    place: str = "auto"
+    offline: bool = False
+    modules_init: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Site:
     """Everything policy knows about this machine.
 
@@ -84,8 +106,7 @@ class Site:
         limits: How much we take.
         paths: Where files go.
         host: Address or name the driver listens on for its pilots.
-        env_channels: Channels for specs that name none.
-        channel_mirror: Channel name to the URL to ask instead.
+        envs: How envs are built, and where they lie.
         keep_runs_days: Days a run's record and logs are kept.
     """
 
@@ -95,8 +116,7 @@ class Site:
     limits: Limits
     paths: Paths
     host: str = "127.0.0.1"
-    env_channels: tuple[str, ...] = ("conda-forge",)
-    channel_mirror: Mapping[str, str] = field(default_factory=dict)
+    envs: EnvSettings = field(default_factory=EnvSettings)
     keep_runs_days: float = 10.0
 
     def queue(self, name: str | None) -> Queue | None:

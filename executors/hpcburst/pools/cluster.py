@@ -81,11 +81,7 @@ class BurstCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
         self.site = _limited(self._whole_site, max_jobs)
         self.shapes = tuple(_read_shape(shape, self.site) for shape in shapes)
         self.record = RunRecord()
-        self._envs = EnvStore(
-            self.site.paths.shared_root / "envs",
-            channels=self.site.env_channels,
-            mirror=self.site.channel_mirror,
-        )
+        self._envs = EnvStore.of_site(self.site)
         self._run: RunFolder | None = None
         cluster_kwargs.setdefault("quiet", True)
         super().__init__(**cluster_kwargs)

@@ -162,12 +162,7 @@ def _build_envs(work: Path, screen: Screen) -> None:
 
     site = load_site()
     with screen.step("envs") as step:
-        store = EnvStore(
-            site.paths.shared_root / "envs",
-            channels=site.env_channels,
-            mirror=site.channel_mirror,
-            progress=lambda what, done, total: step.at(done, total or 0, what),
-        )
+        store = EnvStore.of_site(site, lambda what, done, total: step.at(done, total or 0, what))
         for name in ("stats.yaml", "plots.yaml"):
             store.ensure(work / name)
 

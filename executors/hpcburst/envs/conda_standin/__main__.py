@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,11 +72,8 @@ def open_store() -> EnvStore:
     from hpcburst.policy.load import load_site
 
     site = load_site()
-    return EnvStore(
-        os.environ.get(ENV_ROOT) or site.paths.shared_root / "envs",
-        channels=site.env_channels,
-        mirror={**site.channel_mirror, **_mirror()},
-    )
+    settings = replace(site.envs, mirror={**site.envs.mirror, **_mirror()})
+    return EnvStore(os.environ.get(ENV_ROOT) or site.paths.shared_root / "envs", settings)
 
 
 def _mirror() -> dict[str, str]:
