@@ -136,6 +136,7 @@ def test_locks_hold_exact_archives(store, tmp_path):
 BUILDER = """
 import os, sys, time
 from hpcburst.envs.store import EnvStore
+from hpcburst.policy.model import EnvSettings
 
 def progress(what, done, total):
     if sys.argv[4:] == ["halt"] and what == "linking packages":
@@ -149,7 +150,7 @@ print(store.ensure(sys.argv[3]).prefix, flush=True)
 
 def start_builder(store, path: Path, *flags: str) -> subprocess.Popen:
     """Another process that builds the same env."""
-    channel = store._mirror["conda-forge"]
+    channel = store.settings.mirror["conda-forge"]
     argv = [sys.executable, "-c", BUILDER, str(store.root), channel, str(path), *flags]
     return subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
 

@@ -127,7 +127,11 @@ def test_needs_leaves_the_function_as_it_is():
     assert marked is double
     assert marked(21) == 42
     assert needs_of(marked) == Needs(
-        "envs/stats.yaml", 2, 4000, walltime_s=300.0, folder=str(Path(__file__).parent)
+        "envs/stats.yaml",
+        cores=2,
+        memory_mb=4000,
+        walltime_s=300.0,
+        folder=str(Path(__file__).parent),
     )
 
 

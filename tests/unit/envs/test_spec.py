@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcburst.envs.entries import check_dependency, check_requirement, redact
-from hpcburst.envs.spec import DEFAULTS, EnvSpec, read_spec
+from hpcburst.envs.spec import Archive, DEFAULTS, EnvSpec, read_spec
 from hpcburst.errors import EnvError
 
 PLATFORM = "linux-64"
@@ -172,7 +172,7 @@ def test_an_explicit_list_is_read_as_archives(tmp_path):
         "https://conda.anaconda.org/conda-forge/noarch/a-1.0-0.conda#0123\n"
     )
     spec = read_spec(path, mirror={"conda-forge": "file:///m/"})
-    assert spec.explicit == ("file:///m/noarch/a-1.0-0.conda#0123",)
+    assert spec.explicit == (Archive("file:///m/noarch/a-1.0-0.conda", md5="0123"),)
     path.write_text("@EXPLICIT\nnumpy\n")
     with pytest.raises(EnvError, match="not the URL of a conda archive"):
         read_spec(path)
