@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcburst.envs.entries import check_dependency, check_requirement, redact
-from hpcburst.envs.spec import Archive, DEFAULTS, EnvSpec, read_spec
+from hpcburst.envs.spec import DEFAULTS, Archive, EnvSpec, read_spec
 from hpcburst.errors import EnvError
 
 PLATFORM = "linux-64"
