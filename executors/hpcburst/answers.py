@@ -64,6 +64,9 @@ def raise_failure(failure: Failure, where: Where, name: str) -> NoReturn:
     """Raise a failure as the exception its reader expects."""
     if failure.fault is Fault.RAISED:
         raise _raised(failure, where, name)
+    error = _rebuilt(failure) if failure.fault is Fault.ENV else None
+    if isinstance(error, EnvError):
+        raise _placed(error, where)
     raise _KINDS[failure.fault](
         f"Task {name!r} did not end well: {failure.message}",
         "",
@@ -73,6 +76,13 @@ def raise_failure(failure: Failure, where: Where, name: str) -> NoReturn:
         log=where.log or None,
         tail=failure.traceback,
     )
+
+
+def _placed(error: EnvError, where: Where) -> EnvError:
+    """An error of the node's, which says by itself what to do, with the job it came from."""
+    error.job_id, error.host = where.job_id or None, where.host or None
+    error.log = where.log or None
+    return error
 
 
 def _raised(failure: Failure, where: Where, name: str) -> BaseException:

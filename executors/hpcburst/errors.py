@@ -102,6 +102,20 @@ class BodyDied(RunError):
     """The process that ran the body ended in the middle of it (crash, kill, out of memory)."""
 
 
+class CommandFailed(RunError):
+    """A command did not start, or ended with a status that does not mean success.
+
+    Attributes:
+        returncode: Its exit status; 127 when there is no such program.
+        stdout: The end of what it wrote to stdout.
+        stderr: The end of what it wrote to stderr.
+    """
+
+    returncode = 0
+    stdout = ""
+    stderr = ""
+
+
 class WalltimeReached(RunError, TimeoutError):
     """The body ran longer than the task's time limit and was stopped."""
 

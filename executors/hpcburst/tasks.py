@@ -6,14 +6,15 @@ runner, or called directly, the function runs as written.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from hpcburst.amounts import read_memory_mb, read_walltime_s
 from hpcburst.errors import RequestError
+from hpcburst.templates import check_fields, read_statuses, read_words
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -40,6 +41,9 @@ class Needs:
         walltime_s: Seconds the body may run; it is stopped when they are over.
         queue: Queue (partition) the job must go to.
         folder: Folder that a relative `env` is looked up in first.
+        command: Words of the program that is run in place of the function's body; `{name}` in them
+            stands for an argument of the call. None: the body is run.
+        ok: Exit statuses of that program that mean success.
     """
 
     env: str | None = None
@@ -50,6 +54,8 @@ class Needs:
     walltime_s: float | None = None
     queue: str | None = None
     folder: str | None = None
+    command: tuple[str, ...] | None = None
+    ok: tuple[int, ...] = (0,)
 
     def __post_init__(self) -> None:
         _check_count("cores", self.cores, at_least=1)
@@ -110,7 +116,7 @@ class Env:
     Attributes:
         key: Digest of what was asked; names the env in records and caches.
         prefix: The conda prefix; its `bin/python` runs the body. "" when modules alone make the
-            env, and while a node has not linked it from its pack yet.
+            env. With a `pack` it is the prefix that `activation` speaks of; nothing need be there.
         activation: What activating it changes in the process environment (None: unset; a value
             that ends with its own `${NAME}` goes before what is there). `workers.activation.replay`
             applies it.
@@ -214,18 +220,23 @@ def needs(**fields: Any) -> Callable[[F], F]:
     Args:
         **fields: `env`, `modules` (a list of environment modules), `cores`, `memory` (a number of
             MB, or text like "4GB", "512MiB"), `gpus`, `walltime` (seconds, or text like "90s",
-            "5m", "1h30m", "01:30:00"), `queue`.
+            "5m", "1h30m", "01:30:00"), `queue`; `command` (a program to run in place of the body:
+            "Rscript fit.R --block {block}", with the arguments of the call for `{name}`; no shell
+            reads it) and `ok` (its exit statuses that mean success).
 
     Returns:
         A decorator that leaves the function as it is and the data on it.
 
     Raises:
-        RequestError: A field is unknown or its value cannot be read.
+        RequestError: A field is unknown or its value cannot be read, or a `{name}` of the command
+            is no parameter of the function.
     """
     read = read_needs(fields)
 
     def mark(fn: F) -> F:
         target = getattr(fn, "fn", fn)  # a Prefect Task carries its function as `.fn`
+        if read.command:
+            check_fields(read.command, target)
         code = getattr(target, "__code__", None)
         folder = str(Path(code.co_filename).absolute().parent) if code else None
         stated = replace(read, folder=folder)
@@ -243,6 +254,8 @@ def read_needs(fields: Mapping[str, Any]) -> Needs:
     Raises:
         RequestError: A field is unknown or its value cannot be read.
     """
+    if fields.get("ok") is not None and fields.get("command") is None:
+        raise RequestError("@needs was given ok and no command", "only a command has a status")
     return Needs(**_read_fields(fields, _NEEDS_FIELDS, what="@needs"))
 
 
@@ -276,73 +289,6 @@ def read_modules(value: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-_UNITS_MB = {
-    "": 1.0, "B": 1e-6,
-    "K": 1e-3, "KB": 1e-3, "M": 1.0, "MB": 1.0, "G": 1e3, "GB": 1e3, "T": 1e6, "TB": 1e6,
-    "KIB": 2**10 / 1e6, "MIB": 2**20 / 1e6, "GIB": 2**30 / 1e6, "TIB": 2**40 / 1e6,
-}  # fmt: skip
-_UNITS_S = {"d": 86400, "h": 3600, "m": 60, "min": 60, "s": 1, "": 1}
-
-
-def read_memory_mb(value: float | str) -> int:
-    """Memory in MB (10^6 bytes), rounded up, from a number of MB or text with a unit.
-
-    >>> read_memory_mb("4GB"), read_memory_mb("512 MiB"), read_memory_mb(1500)
-    (4000, 537, 1500)
-
-    Raises:
-        RequestError: It is not a positive amount of memory.
-    """
-    match = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,9})?)\s*([A-Za-z]{0,3})\s*", str(value))
-    unit = _UNITS_MB.get(match[2].upper()) if match else None
-    if match is None or unit is None or float(match[1]) <= 0:
-        raise RequestError(
-            f"Memory {str(value)[:80]!r} was asked for",
-            "it is not a positive amount of memory",
-            'write a number of MB, or text like "4GB" or "512MiB"',
-        )
-    return math.ceil(float(match[1]) * unit - 1e-9) or 1
-
-
-def read_walltime_s(value: float | str) -> float:
-    """Seconds from a number of seconds or text: "90s", "5m", "1h30m", "01:30:00", "2-12:00:00".
-
-    >>> read_walltime_s("1h30m"), read_walltime_s("00:05:00"), read_walltime_s(90)
-    (5400.0, 300.0, 90.0)
-
-    Raises:
-        RequestError: It is not a positive length of time.
-    """
-    seconds = _clock_s(str(value)) or _units_s(str(value))
-    if seconds <= 0:
-        raise RequestError(
-            f"Walltime {str(value)[:80]!r} was asked for",
-            "it is not a positive length of time",
-            'write seconds, or text like "90s", "5m", "1h30m" or "01:30:00"',
-        )
-    return float(seconds)
-
-
-def _clock_s(text: str) -> float:
-    # "10:00" is left out on purpose: ten minutes for some batch systems, ten hours for others.
-    match = re.fullmatch(r"\s*(?:(\d{1,5})-)?(\d{1,6}):(\d\d):(\d\d)\s*", text)
-    if match is None:
-        return 0
-    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
-    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
-
-
-def _units_s(text: str) -> float:
-    text = text.strip().lower()
-    if not re.fullmatch(r"(?:\d{1,12}(?:\.\d{1,9})?\s*(?:d|h|min|m|s)?\s*){1,4}", text):
-        return 0
-    parts = re.findall(r"(\d{1,12}(?:\.\d{1,9})?)\s*(d|h|min|m|s|)", text)
-    bare = [unit for _, unit in parts if not unit]
-    if bare and len(parts) > 1:
-        return 0
-    return sum(float(number) * _UNITS_S[unit] for number, unit in parts)
-
-
 def _as_is(value: Any) -> Any:
     return value
 
@@ -359,8 +305,11 @@ _NEEDS_FIELDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "gpus": ("gpus", _as_is),
     "walltime": ("walltime_s", read_walltime_s),
     "queue": ("queue", _read_text),
+    "command": ("command", read_words),
+    "ok": ("ok", read_statuses),
 }
-_SHAPE_FIELDS = {name: row for name, row in _NEEDS_FIELDS.items() if name not in ("env", "modules")}
+_OF_THE_TASK = ("env", "modules", "command", "ok")
+_SHAPE_FIELDS = {name: row for name, row in _NEEDS_FIELDS.items() if name not in _OF_THE_TASK}
 
 
 def _read_fields(

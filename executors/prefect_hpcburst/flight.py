@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_Place = tuple[str | None, str | None, tuple[str, ...]]
+"""What an env is asked for with: its path or name, where that is looked up, and modules."""
+
 MAX_BUILDS = 2
 """Envs built at once: each build keeps a few cores of a login node busy."""
 
@@ -51,8 +54,8 @@ class Flight:
         self._stopped = threading.Event()
         self._lock = threading.Lock()
         self._waits: set[Future[Any]] = set()
-        self._envs: dict[tuple[str | None, str | None], Future[Env | None]] = {}
-        self._env_keys: dict[tuple[str | None, str | None], str] = {}
+        self._envs: dict[_Place, Future[Env | None]] = {}
+        self._env_keys: dict[_Place, str] = {}
         self._builds = threading.Semaphore(MAX_BUILDS)
 
     def env_key(self, needs: Needs) -> str:
@@ -61,21 +64,21 @@ class Flight:
         Raises:
             EnvError: The env cannot be found or read.
         """
-        place = (needs.env, needs.folder)
+        place = _place(needs)
         if place not in self._env_keys:
             self._env_keys[place] = self.cluster.env_key_for(needs)
         return self._env_keys[place]
 
     def begin_env(self, needs: Needs) -> Future[Env | None]:
         """Have the env of these needs built beside the flow, once, unless it is there."""
-        place = (needs.env, needs.folder)
+        place = _place(needs)
         with self._lock:
             future = self._envs.get(place)
             if future is not None:
                 return future
             future = self._envs[place] = Future()
             self._waits.add(future)
-        if needs.env is None:
+        if needs.env is None and not needs.modules:
             future.set_result(None)
         else:
             # A daemon: the build of an env must not hold a run that was stopped.
@@ -147,3 +150,7 @@ class Flight:
                 raise
             except Exception as error:  # noqa: BLE001 - the edge of the thread: its future tells
                 future.set_exception(error)
+
+
+def _place(needs: Needs) -> _Place:
+    return (needs.env, needs.folder, needs.modules)

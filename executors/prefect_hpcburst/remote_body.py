@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from hpcburst.answers import value_of
 from hpcburst.bodies import call_of
-from hpcburst.tasks import Burst, Needs
+from hpcburst.programs import command_of, completed_of
+from hpcburst.tasks import Burst, Command, Needs, PythonCall
 from prefect_hpcburst.output import log_for_run
 
 if TYPE_CHECKING:
@@ -108,20 +109,31 @@ def stand_ins() -> dict[Any, str]:
 def run_remotely(order: Order, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run a task's body on a pilot and return its value; its output goes to the run's log.
 
+    A task with a command gives a `Completed`.
+
     Raises:
         BaseException: What the body raised, or a BurstError.
         asyncio.CancelledError: The flow run was stopped.
     """
     burst = Burst(
         name=_run_name() or getattr(order.fn, "__name__", "task"),
-        work=call_of(order.fn, *_plain_lists((args, kwargs)), stand_ins=stand_ins()),
+        work=_work(order, *_plain_lists((args, kwargs))),
         needs=order.needs,
         env=order.flight.env(order.needs),
         timeout_s=_least(order.timeout_s, order.needs.walltime_s),
         cwd=os.getcwd(),  # noqa: PTH109 - the text is what travels
         paths=_import_paths(order.needs),
     )
-    return value_of(_outcome(order, burst), burst.name)
+    outcome = _outcome(order, burst)
+    if order.needs.command:
+        return completed_of(outcome, order.needs, burst.name)
+    return value_of(outcome, burst.name)
+
+
+def _work(order: Order, args: tuple[Any, ...], kwargs: dict[str, Any]) -> PythonCall | Command:
+    if order.needs.command:
+        return command_of(order.fn, order.needs, args, kwargs)
+    return call_of(order.fn, args, kwargs, stand_ins=stand_ins())
 
 
 def _plain_lists(arguments: Any) -> Any:

@@ -10,6 +10,7 @@ from prefect.cache_policies import NONE
 from hpcburst.bodies import body_of
 from hpcburst.errors import BurstError, RequestError
 from hpcburst.policy.decide import grant
+from hpcburst.programs import digest_of
 from hpcburst.tasks import needs_of
 from prefect_hpcburst.caching import policy_in_env
 from prefect_hpcburst.remote_body import AsyncRemoteBody, Order, Refusal, RemoteBody, stand_ins
@@ -40,15 +41,22 @@ def _travelling(task: Task[..., Any], flight: Flight) -> Task[..., Any]:
     _check_kind(task)
     needs = needs_of(task)
     grant(needs, flight.cluster.site, flight.cluster.shapes)
-    digest = body_of(task.fn, stand_ins=stand_ins()).digest
+    digest = _digest(task, needs)
     policy = policy_in_env(task, lambda: flight.env_key(needs))
     flight.begin_env(needs)
     remote = copy.copy(task)
     remote.fn = (AsyncRemoteBody if task.isasync else RemoteBody)(_order(task, needs, flight))
     remote.timeout_seconds = None  # kept on the pilot, which can stop a blocking body
-    remote.source_code = digest  # what TASK_SOURCE hashes: the body as it travels
+    remote.source_code = digest  # what TASK_SOURCE hashes
     remote.cache_policy = policy
     return remote
+
+
+def _digest(task: Task[..., Any], needs: Needs) -> str:
+    """Of what runs on the pilot: the body as it travels, or the command that takes its place."""
+    if needs.command:
+        return digest_of(needs)
+    return body_of(task.fn, stand_ins=stand_ins()).digest
 
 
 def _order(task: Task[..., Any], needs: Needs, flight: Flight) -> Order:

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from hpcburst.envs.builders import Workshop, builder_for
 from hpcburst.envs.conda_standin import install_standin, with_conda_on_path
 from hpcburst.envs.places import resolve_env
 from hpcburst.envs.rattler_process import RattlerProcess
@@ -68,7 +69,7 @@ def run_in(env, *argv: str) -> str:
 def left_over(root: Path) -> list[str]:
     """Names of everything unfinished under a root."""
     hidden = [path.name for path in (root / "envs").glob(".*")]
-    return hidden + [p.name for p in (root / "locks").iterdir() if p.suffix != ".yml"]
+    return hidden + [path.name for path in (root / "locks").glob("*.claim")]
 
 
 def minors(channel_url: str) -> list[str]:
@@ -115,7 +116,8 @@ def test_the_first_lock_wins(store, tmp_path):
     lock = store.root / "locks" / f"{key}.lock.yml"
     lock.parent.mkdir()
     with RattlerProcess() as rattler:
-        where = {"repodata": tmp_path / "repodata", "rattler": rattler, "source": "first"}
+        shop = Workshop(rattler, tmp_path / "repodata", tmp_path / "incoming")
+        where = {"builder": builder_for("rattler", shop), "source": "first"}
         assert write_lock(first, lock, **where)
         kept = lock.read_bytes()
         assert write_lock(store.read(path), lock, **where) == ()

@@ -357,19 +357,21 @@ def test_an_argument_that_cannot_travel_is_named(flow):
         call_of(body_of(flow.area), (1,), {"scale": threading.Lock()})
 
 
-def test_a_function_without_text_is_told_to_go_into_a_file():
-    """What was defined at a prompt or by exec cannot travel, and the error says what to do."""
-    space = {"__name__": "__main__"}
-    exec("def f(x): return x", space)  # noqa: S102 - that is the point
-    with pytest.raises(RequestError, match=r"prompt or by exec.*in a file"):
-        body_of(space["f"])
+def test_a_function_without_text_travels_by_value_to_its_own_minor_only(monkeypatch):
+    """What was defined at a prompt runs in a Python of the same minor; another one refuses it."""
+    space = {"__name__": "__main__", "offset": 10}
+    exec("def outer(k):\n def f(x, y=2): return x + y + k + offset\n return f", space)  # noqa: S102
+    body = body_of(space["outer"](100))
+    assert rebuilt(body)(1) == 113
+    monkeypatch.setattr(importlib.util, "MAGIC_NUMBER", b"another")
+    with pytest.raises(ImportError, match=r"prompt or by exec.*define it in a file"):
+        rebuilt(body)
 
 
-def test_a_helper_without_text_is_named(flow):
-    """The function without text is named together with the body that uses it."""
-    exec("def helper(x): return x", vars(flow))  # noqa: S102 - that is the point
-    with pytest.raises(RequestError, match=r"make uses helper.*prompt or by exec"):
-        body_of(flow.make)
+def test_a_helper_without_text_goes_along_by_value(flow):
+    """A function from a file may use one that was redefined at a prompt."""
+    exec("def helper(thing): return 'from the prompt'", vars(flow))  # noqa: S102 - that is the point
+    assert rebuilt(body_of(flow.make))() == "derived from the prompt"
 
 
 def test_a_file_that_changed_before_its_first_use_is_noticed(load, tmp_path):

@@ -53,6 +53,8 @@ def test_the_settings_page_names_every_field_of_needs() -> None:
         "gpus": 0,
         "walltime": 1,
         "queue": "q",
+        "command": "true",
+        "ok": 0,
     }
 
     assert listed == set(fields)

@@ -65,13 +65,13 @@ def _heavy(modules):
 
 
 def test_importing_the_package_loads_nothing_heavy():
-    """`import hpcburst` and `needs` cost milliseconds: no Dask, no NumPy, no solver."""
-    assert _heavy(_loaded("import hpcburst; from hpcburst import needs")) == set()
+    """`import hpcburst`, `needs` and `shell` cost milliseconds: no Dask, no NumPy, no solver."""
+    assert _heavy(_loaded("import hpcburst; from hpcburst import needs, shell")) == set()
 
 
 def test_public_names_are_there_when_asked_for():
     """`from hpcburst import BurstCluster, needs` works, and a wrong name is an AttributeError."""
-    code = "import hpcburst; from hpcburst import BurstCluster, needs; print(dir(hpcburst))"
+    code = "import hpcburst; from hpcburst import BurstCluster, needs, shell; print(dir(hpcburst))"
     assert "BurstCluster" in _fresh(code)
     with pytest.raises(AttributeError, match="BurstCloister"):
         _ = hpcburst.BurstCloister
@@ -84,7 +84,10 @@ def test_every_module_can_be_imported_alone(alone, module):
     assert alone[module]["threads"] == 1
 
 
-LIGHT = ("answers", "bodies", "cli", "comms", "envs", "errors", "jobs", "policy", "tasks")
+LIGHT = (
+    "amounts", "answers", "bodies", "cli", "comms", "envs", "errors", "jobs", "policy", "programs",
+    "tasks", "templates",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("part", LIGHT)

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
+import shutil
 import socket
-import subprocess
 import time
-from dataclasses import asdict, dataclass, fields
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpcburst.envs.pip_section import install_pip
+from hpcburst.envs.entries import redact
+from hpcburst.envs.finish import finish
+from hpcburst.envs.pip_section import PipSection, install_pip, pip_lock
 from hpcburst.envs.publish import staged
-from hpcburst.envs.rattler_process import Progress, RattlerFailed, RattlerProcess
+from hpcburst.envs.rattler_process import RattlerFailed
 from hpcburst.envs.relocate import relocate
 from hpcburst.envs.room import raise_if_no_room, room_for
-from hpcburst.envs.solve import Package, read_packages
 from hpcburst.errors import EnvError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
+    from hpcburst.envs.builders import Builder, Linked, Workshop
     from hpcburst.envs.spec import EnvSpec
 
 RECORD = "conda-meta/hpcburst.json"
@@ -32,19 +34,6 @@ LONGEST_PREFIX = 240
 """Characters: archives reserve 255 for the prefix, and paths inside it need some."""
 
 _SCHEMA = 1
-
-_COMPILE = """
-import py_compile, sys
-stage, prefix = sys.argv[1:3]
-for n, line in enumerate(sys.stdin, 1):
-    path = line.rstrip("\\n")
-    try:
-        py_compile.compile(path, dfile=prefix + path[len(stage):], doraise=True)
-    except Exception:
-        pass
-    if n % 100 == 0:
-        print(n, flush=True)
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +47,7 @@ class EnvRecord:
         packages: How many conda packages it has.
         made: Seconds since the epoch.
         host: Node it was built on.
+        builder: Who chose and linked its packages.
         activation: What activating it changes; None until that has been captured.
     """
 
@@ -67,6 +57,7 @@ class EnvRecord:
     packages: int = 0
     made: float = 0.0
     host: str = ""
+    builder: str = "rattler"
     activation: Mapping[str, str | None] | None = None
 
 
@@ -82,6 +73,8 @@ class Plan:
         cache: Folders of extracted packages, the one to write to first.
         spec: What was asked.
         source: What the spec is called in messages.
+        keep_archives: Whether all archives are wanted as files, and kept.
+        archives: URL to file of the archives that are there already.
     """
 
     key: str
@@ -91,31 +84,71 @@ class Plan:
     cache: tuple[Path, ...]
     spec: EnvSpec
     source: str
+    keep_archives: bool = False
+    archives: Mapping[str, str] = field(default_factory=dict)
 
 
-def build(plan: Plan, rattler: RattlerProcess, progress: Progress) -> None:
+def build(plan: Plan, builder: Builder) -> Mapping[str, str]:
     """Build an env and publish it; when another builder was first, its env is the one.
+
+    Archives are fetched into `builder.workshop.incoming`, where an interrupted download goes on and
+    builders share what is there; they are taken away again unless the plan keeps them.
+
+    Returns:
+        URL to file of all archives, if `plan.keep_archives`; else nothing.
 
     Raises:
         EnvError: It cannot be built; nothing of it remains then.
     """
     _check_length(plan)
-    with room_for(plan.source, plan.prefix), staged(plan.prefix, plan.stage) as publish:
-        packages = _link(plan, rattler)
-        added = install_pip(plan.spec.pip, plan.stage, progress) if plan.spec.pip else False
-        if added or any((plan.stage / "bin").glob(".*-post-link.sh")):
-            relocate(plan.stage, plan.prefix)
-        _set_variables(plan.stage, plan.spec.variables)
-        _byte_compile(plan.stage, plan.prefix, progress)
-        if not plan.spec.holds_secrets:
-            _make_readable(plan.stage)
-        write_record(plan.stage, _record_of(plan, packages))
-        if not publish() and read_record(plan.prefix) is None:
-            raise EnvError(
-                f"The env {plan.prefix} was to be published",
-                "something else is at that place",
-                "move it away, or ask for another prefix",
-            )
+    shop = builder.workshop
+    with room_for(plan.source, plan.prefix):
+        plan = replace(plan, archives={**fetch(plan, builder), **plan.archives})
+        with staged(plan.prefix, plan.stage) as publish:
+            if plan.spec.holds_secrets:
+                plan.stage.chmod(0o700)
+            linked = _link(plan, builder)
+            _add_own(plan, linked, builder)
+            finish(plan.stage, plan.prefix, plan.spec, shop.progress)
+            write_record(plan.stage, _record_of(plan, linked, builder.name))
+            _publish(plan, publish)
+    if plan.keep_archives:
+        return plan.archives
+    forget(plan.archives, shop.incoming)
+    return {}
+
+
+def fetch(plan: Plan, builder: Builder) -> dict[str, str]:
+    """Have the archives as files that linking will need: not those that are extracted in a cache.
+
+    Raises:
+        EnvError: One cannot be had.
+        OSError: No room.
+    """
+    shop = builder.workshop
+    if builder.fetches and not plan.keep_archives:
+        return {}
+    cache = [] if plan.keep_archives else [str(folder) for folder in plan.cache]
+    wanted = {"lock": str(plan.lock), "folder": str(shop.incoming), "cache": cache}
+    try:
+        return dict(shop.rattler.call("fetch", **wanted, offline=shop.offline)["files"])
+    except RattlerFailed as failed:
+        raise_if_no_room(failed.text)
+        raise EnvError(
+            f"The packages of {plan.source} were to be fetched",
+            redact(failed.text),
+            "run it again: what has come so far is kept; nodes without a network need a mirror "
+            "(config `hpcburst.envs.mirror`)",
+        ) from None
+
+
+def forget(archives: Mapping[str, str], incoming: Path) -> None:
+    """Take fetched archives away; those that lie elsewhere, in a channel of files, are left."""
+    for file in map(Path, archives.values()):
+        if file.parent.parent == incoming:
+            with suppress(OSError):
+                file.unlink()
+                file.parent.rmdir()
 
 
 def read_record(prefix: Path) -> EnvRecord | None:
@@ -139,7 +172,7 @@ def write_record(prefix: Path, record: EnvRecord) -> None:
     aside = path.with_name(f".hpcburst-{secrets.token_hex(8)}")
     try:
         aside.write_text(json.dumps({"schema": _SCHEMA, **asdict(record)}, indent=1))
-        aside.chmod(0o644)
+        aside.chmod(0o644 if prefix.stat().st_mode & 0o044 else 0o600)
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
@@ -154,23 +187,51 @@ def _check_length(plan: Plan) -> None:
         )
 
 
-def _link(plan: Plan, rattler: RattlerProcess) -> tuple[Package, ...]:
+def _link(plan: Plan, builder: Builder) -> Linked:
     try:
-        answer = rattler.call(
-            "install",
-            lock=str(plan.lock),
-            stage=str(plan.stage),
-            prefix=str(plan.prefix),
-            cache=[str(folder) for folder in plan.cache],
-        )
-    except RattlerFailed as failed:
-        raise_if_no_room(failed.text)
+        return builder.link(plan)
+    except EnvError:
+        if all(Path(file).exists() for file in plan.archives.values()):
+            raise
+    # Another builder had the same archives, was done first and took them away.
+    for path in plan.stage.iterdir():
+        _delete(path)
+    return builder.link(replace(plan, archives=fetch(plan, builder)))
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def _add_own(plan: Plan, linked: Linked, builder: Builder) -> None:
+    """Add what no conda package brings: pip packages, variables, and the final paths."""
+    if linked.written_for != plan.prefix:
+        relocate(plan.stage, linked.written_for, plan.prefix)
+    scripted = any((plan.stage / "bin").glob(".*-post-link.sh"))
+    added = bool(plan.spec.pip) and install_pip(
+        _pip_section(plan, builder.workshop), plan.stage, builder.workshop.progress
+    )
+    if added or scripted:
+        relocate(plan.stage, plan.stage, plan.prefix)
+    _set_variables(plan.stage, plan.spec.variables)
+
+
+def _pip_section(plan: Plan, shop: Workshop) -> PipSection:
+    # From a lock come exact archives, and pip lines as exact as they.
+    lock = None if plan.spec.explicit else pip_lock(plan.lock, plan.key)
+    return PipSection(plan.spec.pip, lock, plan.spec.holds_secrets, shop.offline)
+
+
+def _publish(plan: Plan, publish: Callable[[], bool]) -> None:
+    if not publish() and read_record(plan.prefix) is None:
         raise EnvError(
-            f"The env of {plan.source} was to be built in {plan.prefix}",
-            failed.text,
-            f"run it again; if it fails again, remove {plan.cache[0]} and {plan.lock}",
-        ) from None
-    return read_packages(answer)
+            f"The env {plan.prefix} was to be published",
+            "something else is at that place",
+            "move it away, or ask for another prefix",
+        )
 
 
 def _set_variables(stage: Path, variables: Mapping[str, str]) -> None:
@@ -181,50 +242,13 @@ def _set_variables(stage: Path, variables: Mapping[str, str]) -> None:
         (folder / "zz-hpcburst.json").write_text(json.dumps(dict(variables)), encoding="utf-8")
 
 
-def _byte_compile(stage: Path, prefix: Path, progress: Progress) -> None:
-    """Compile what rattler left uncompiled (noarch and pip packages), or every task would."""
-    sources = [
-        path for folder in stage.glob("lib/python3*/site-packages") for path in _plain(folder)
-    ]
-    if not sources or not (stage / "bin/python").exists():
-        return
-    argv = [str(stage / "bin/python"), "-I", "-S", "-c", _COMPILE, str(stage), str(prefix)]
-    with subprocess.Popen(
-        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as compiler:
-        if compiler.stdin is None or compiler.stdout is None:
-            raise RuntimeError("the compiler was started without pipes")
-        try:
-            compiler.stdin.writelines(f"{path}\n" for path in sources)
-            compiler.stdin.close()
-        except BrokenPipeError:
-            return
-        for line in compiler.stdout:
-            progress("byte-compiling", int(line), len(sources))
-
-
-def _plain(folder: Path) -> Iterator[str]:
-    for base, folders, files in os.walk(folder):
-        cached = Path(base, "__pycache__").iterdir() if "__pycache__" in folders else ()
-        compiled = {path.name.split(".")[0] for path in cached}
-        for name in files:
-            stem, dot, ending = name.rpartition(".")
-            if dot and ending == "py" and stem not in compiled and "\n" not in base + name:
-                yield f"{base}/{name}"
-
-
-def _make_readable(stage: Path) -> None:
-    # Rattler writes 0600, and then `conda list` of a colleague fails on a shared env.
-    for path in (stage / "conda-meta").glob("*.json"):
-        path.chmod(0o644)
-
-
-def _record_of(plan: Plan, packages: tuple[Package, ...]) -> EnvRecord:
+def _record_of(plan: Plan, linked: Linked, builder: str) -> EnvRecord:
     return EnvRecord(
         key=plan.key,
         prefix=str(plan.prefix),
         spec=Path(plan.source).name,
-        packages=len(packages),
+        packages=len(linked.packages),
         made=time.time(),
         host=socket.gethostname(),
+        builder=builder,
     )

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import urllib.request
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+from hpcburst.envs.downloading import status_of
 
 ANACONDA = "https://conda.anaconda.org"
 
 ANSWER_S = 5.0
+"""Seconds to wait for an answer: a person is waiting too."""
+
+INDEXES = ("repodata.json.zst", "repodata.json")
+"""What a channel may offer; large ones have the first, plain folders on a web server the other."""
 
 
 def channel_url(channel: str) -> str:
@@ -21,13 +26,12 @@ def channel_url(channel: str) -> str:
 
 
 def channel_answers(channel: str, timeout_s: float = ANSWER_S) -> bool:
-    """Whether the channel's index can be had now."""
+    """Whether the channel's index can be had now, with the credentials that are known for it."""
     url = channel_url(channel)
     if url.startswith("file://"):
         return Path(unquote(urlsplit(url).path), "noarch", "repodata.json").exists()
-    request = urllib.request.Request(f"{url}/noarch/repodata.json.zst", method="HEAD")  # noqa: S310
-    try:
-        with urllib.request.urlopen(request, timeout=timeout_s) as answer:  # noqa: S310 - http(s) only
-            return bool(answer.status < 400)
-    except (OSError, ValueError):
-        return False
+    status = 404
+    for index in INDEXES:
+        if status == 404:
+            status = status_of(f"{url}/noarch/{index}", timeout_s)
+    return 200 <= status < 300

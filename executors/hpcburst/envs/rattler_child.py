@@ -1,4 +1,4 @@
-"""The child process in which rattler works, and the only module that imports rattler.
+"""The child process in which rattler works; it and `rattler_records` alone import rattler.
 
 Started as `python -P -m hpcburst.envs.rattler_child`. Requests are lines of JSON on stdin,
 `{"verb": ..., ...}`; answers are lines of JSON on stdout: any number of `{"progress": [...]}`, then
@@ -10,21 +10,38 @@ py-rattler 0.26 to 0.28 differ in names; `_platform` and `_package_cache` know b
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import queue
+import shutil
 import sys
 import threading
-import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+from hpcburst.envs.rattler_cache import drop_damaged, is_extracted
+from hpcburst.envs.rattler_progress import LinkProgress, Report
+from hpcburst.envs.rattler_records import (
+    Listed,
+    check_records,
+    describe,
+    raise_if_missing,
+    read_lock,
+    record_from_file,
+    record_from_list,
+    redirect,
+    refuse_others,
+    show_origins,
+    wanted,
+    write_lock,
+)
+from hpcburst.envs.refusals import LinkScriptFailed, Offline
 
-PROGRESS_EVERY_S = 0.1
-"""A person reads no faster, and thousands of packages would flood the pipe."""
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping, Sequence
+
+    from hpcburst.envs.fetching import Fetch
 
 
 def main() -> None:
@@ -33,7 +50,7 @@ def main() -> None:
     os.dup2(2, 1)  # what a package's script prints must not get between the answers
     requests: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_read_requests, args=(requests,), daemon=True).start()
-    report = _Report(answers)
+    report = Report(answers)
     while True:
         report.send(_answer(json.loads(requests.get()), report))
 
@@ -45,28 +62,7 @@ def _read_requests(requests: queue.SimpleQueue[str]) -> None:
     os._exit(0)
 
 
-class _Report:
-    """Writes answers and progress; rattler calls from threads of its own."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-        self._lock = threading.Lock()
-        self._next_at = 0.0
-
-    def send(self, answer: dict[str, Any]) -> None:
-        with self._lock:
-            self._stream.write(json.dumps(answer) + "\n")
-            self._stream.flush()
-
-    def progress(self, what: str, done: int, total: int | None) -> None:
-        now = time.monotonic()
-        if now < self._next_at and done != total:
-            return
-        self._next_at = now + PROGRESS_EVERY_S
-        self.send({"progress": [what, done, total]})
-
-
-def _answer(request: dict[str, Any], report: _Report) -> dict[str, Any]:
+def _answer(request: dict[str, Any], report: Report) -> dict[str, Any]:
     verb = _VERBS[request.pop("verb")]
     try:
         return {"done": verb(report=report, **request)}
@@ -74,7 +70,7 @@ def _answer(request: dict[str, Any], report: _Report) -> dict[str, Any]:
         return {"error": {"kind": type(error).__name__, "text": str(error)}}
 
 
-def _machine(*, report: _Report) -> dict[str, Any]:
+def _machine(*, report: Report) -> dict[str, Any]:
     """Which platform this is and what it offers; CONDA_OVERRIDE_* variables are honoured."""
     del report
     return {
@@ -83,18 +79,34 @@ def _machine(*, report: _Report) -> dict[str, Any]:
     }
 
 
-def _solve(*, report: _Report, lock: str, repodata: str, **spec: Sequence[str]) -> dict[str, Any]:
-    """Solve a spec (`channels`, `conda`, or `explicit` URLs) and write its lock file."""
+def _solve(
+    *,
+    report: Report,
+    lock: str,
+    repodata: str,
+    channels: Sequence[str],
+    conda: Sequence[str],
+    offline: bool = False,
+) -> dict[str, Any]:
+    """Choose the packages of a spec and write its lock file."""
+    import asyncio
+
     from rattler import Gateway
+    from rattler.networking import Client
+    from rattler.repo_data.gateway import SourceConfig
 
     report.progress("solving", 0, None)
-    gateway = Gateway(cache_dir=Path(repodata))
-    if spec["explicit"]:
-        records = asyncio.run(_find_archives(gateway, spec["explicit"]))
-    else:
-        records = asyncio.run(_find_solution(gateway, spec["channels"], spec["conda"]))
-    _write_lock(Path(lock), records, spec["channels"])
-    return {"packages": _describe(records)}
+    kept = SourceConfig(cache_action="force-cache-only" if offline else "cache-or-fetch")
+    client = Client.default_client()  # with credentials; a gateway's own one has none
+    gateway = Gateway(cache_dir=Path(repodata), default_config=kept, client=client)
+    try:
+        records = asyncio.run(_find_solution(gateway, channels, conda))
+    except Exception as error:
+        if offline and type(error).__name__ == "GatewayError":
+            raise Offline(f"{error}") from error
+        raise
+    write_lock(Path(lock), records, channels, _platform())
+    return {"packages": [describe(record) for record in records]}
 
 
 async def _find_solution(
@@ -120,70 +132,127 @@ def _match_spec(text: str) -> Any:
         raise ValueError(f"{text!r}: {error}") from error
 
 
-async def _find_archives(gateway: Any, urls: Sequence[str]) -> list[Any]:
-    """The records of exact archives, from the channels that the URLs name."""
-    wanted = list(dict.fromkeys(url.partition("#")[0] for url in urls))
-    channels = dict.fromkeys(url.rsplit("/", 2)[0] for url in wanted)
-    specs = [_match_spec(url.rsplit("/", 1)[1].rsplit("-", 2)[0]) for url in wanted]
-    rows = await gateway.query(list(channels), [_platform(), "noarch"], specs, recursive=False)
-    found = {record.url: record for row in rows for record in row}
-    missing = [url for url in wanted if url not in found]
-    if missing:
-        raise FileNotFoundError("not in their channels any more: " + ", ".join(missing))
-    return [found[url] for url in wanted]
+def _lock_archives(
+    *,
+    report: Report,
+    lock: str,
+    archives: Sequence[dict[str, Any]],
+    folder: str,
+    offline: bool = False,
+) -> dict[str, Any]:
+    """Write a lock for exact archives; those that the list says too little of are looked into."""
+    listed = [Listed(**row) for row in archives]
+    platform = _platform()
+    others = [a for a in listed if a.subdir not in {"", "noarch", platform}]
+    refuse_others([(a.wanted.file_name, a.subdir) for a in others], platform)
+    unclear = [archive.wanted for archive in listed if not archive.says_enough]
+    fetcher = _fetcher(report, folder, offline=offline)
+    files = fetcher.run(unclear)
+    records = [
+        record_from_file(a, files[a.url]) if a.url in files else record_from_list(a) for a in listed
+    ]
+    check_records(records, platform)
+    fetcher.file_anew(files, [wanted(record) for record in records])
+    write_lock(Path(lock), records, list(dict.fromkeys(a.channel for a in listed)), platform)
+    return {"packages": [describe(record) for record in records]}
 
 
-def _write_lock(path: Path, records: Sequence[Any], channels: Sequence[str]) -> None:
-    from rattler import Channel, LockChannel, LockFile, LockPlatform
+def _fetch(
+    *, report: Report, lock: str, folder: str, cache: Sequence[str] = (), offline: bool = False
+) -> dict[str, Any]:
+    """Have the archives of a lock as files, except those of packages extracted in `cache`."""
+    records = [record for record in read_lock(Path(lock)) if not is_extracted(record, cache)]
+    if not records:
+        return {"files": {}}
+    files = _fetcher(report, folder, offline=offline).run([wanted(record) for record in records])
+    return {"files": {url: str(path) for url, path in files.items()}}
 
-    platform = LockPlatform(_platform())
-    lock = LockFile([platform])
-    lock.set_channels("default", [LockChannel(Channel(name).base_url) for name in channels])
-    for record in records:
-        lock.add_conda_package("default", platform, record)
-    lock.to_path(path)
+
+def _fetcher(report: Report, folder: str, *, offline: bool) -> Fetch:
+    from hpcburst.envs.fetching import Fetch
+
+    return Fetch(Path(folder), partial(report.progress, "downloading"), _download, offline=offline)
 
 
-def _install(*, report: _Report, lock: str, stage: str, prefix: str, cache: list[str]) -> Any:
-    """Link the packages of a lock into `stage`, with paths written for `prefix`."""
+def _download(url: str, path: Path) -> None:
+    """Rattler's own way, which also knows keyrings, OAuth, `oci://` and `s3://`."""
+    import asyncio
+
+    from rattler.networking import Client
+    from rattler.package_streaming import download_to_path
+
+    asyncio.run(download_to_path(Client.default_client(), url, path))
+
+
+def _install(  # noqa: PLR0913 - one for each field of the request
+    *,
+    report: Report,
+    lock: str,
+    stage: str,
+    prefix: str,
+    cache: list[str],
+    archives: Mapping[str, str] | None = None,
+    offline: bool = False,
+    scripts: bool = True,
+) -> dict[str, Any]:
+    """Link the packages of a lock into `stage`, with paths written for `prefix`.
+
+    They come from the extracted ones in `cache`, else from `archives` (URL to file), else from
+    their URLs. `conda-meta` names the URL in each case. Without `scripts` the packages' own
+    post-link scripts are not run.
+    """
+    records = read_lock(Path(lock))
+    origins = redirect(records, archives or {}, offline=offline)
+    raise_if_missing(records, cache)
+    there = set(Path(stage).glob("*"))
+    link = partial(_link, records, stage, prefix, cache, report, scripts=scripts)
+    try:
+        link()
+    except Exception:
+        if not drop_damaged(records, cache):
+            raise
+        raise_if_missing(records, cache)
+        _delete(set(Path(stage).glob("*")) - there)
+        link()
+    show_origins(Path(stage), records, origins)
+    return {"packages": [describe(record) for record in records]}
+
+
+def _delete(paths: Collection[Path]) -> None:
+    for path in paths:
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def _link(
+    records: list[Any], stage: str, prefix: str, cache: list[str], report: Report, *, scripts: bool
+) -> None:
+    import asyncio
+
     from rattler import install
+    from rattler.networking import Client
 
-    records = _read_lock(Path(lock))
+    progress = LinkProgress(report.progress)
     asyncio.run(
         install(
             records,
             target_prefix=stage,
             alternative_target_prefix=prefix,
-            execute_link_scripts=True,  # as conda does; some data packages are empty without
+            execute_link_scripts=scripts,  # as conda does; some data packages are empty without
             show_progress=False,
-            reporter=_Progress(report.progress),
+            client=Client.default_client(),
+            reporter=progress,
             **_package_cache(cache),
         )
     )
-    return {"packages": _describe(records)}
+    if progress.failed_scripts:
+        # Rattler goes on; conda does not, and the package may be of no use.
+        raise LinkScriptFailed(f"the script failed of {', '.join(progress.failed_scripts)}")
 
 
-def _read_lock(path: Path) -> list[Any]:
-    from rattler import LockFile
-
-    lock = LockFile.from_path(path)
-    environment = lock.default_environment()
-    if environment is None:
-        raise ValueError(f"{path} holds no default environment")
-    packages = environment.packages(lock.platforms()[0]) or []
-    return [package.repo_data_record() for package in packages]
-
-
-def _describe(records: Sequence[Any]) -> list[dict[str, Any]]:
-    return [
-        {
-            "name": record.name.normalized,
-            "version": str(record.version),
-            "build": str(record.build),
-            "size": record.size or 0,
-        }
-        for record in records
-    ]
+def _packages(*, report: Report, lock: str) -> dict[str, Any]:
+    """What a lock holds."""
+    del report
+    return {"packages": [describe(record) for record in read_lock(Path(lock))]}
 
 
 def _platform() -> str:
@@ -212,47 +281,12 @@ def _package_cache(folders: list[str]) -> dict[str, Any]:
     return {"cache_dir": folders[0]}
 
 
-class _Progress:
-    """Rattler's installation reporter: bytes and packages fetched, then packages linked."""
-
-    def __init__(self, report: Callable[[str, int, int | None], None]) -> None:
-        self._report = report
-        self._operations = 0
-        self._fetched = 0
-        self._linked = 0
-        self._bytes: dict[int, tuple[int, int]] = {}
-        self._lock = threading.Lock()
-
-    def on_transaction_start(self, total_operations: int) -> None:
-        self._operations = total_operations
-
-    def on_download_progress(self, download_idx: int, progress: int, total: int | None) -> None:
-        with self._lock:
-            self._bytes[download_idx] = (progress, total or progress)
-            done, of = (sum(column) for column in zip(*self._bytes.values(), strict=True))
-        self._report("downloading", done, of)
-
-    def on_populate_cache_complete(self, cache_entry: int) -> None:
-        del cache_entry
-        with self._lock:
-            self._fetched += 1
-        self._report("fetching packages", self._fetched, self._operations)
-
-    def on_link_complete(self, index: int) -> None:
-        del index
-        with self._lock:
-            self._linked += 1
-        self._report("linking packages", self._linked, self._operations)
-
-    def __getattr__(self, name: str) -> Callable[..., int]:
-        if not name.startswith("on_"):
-            raise AttributeError(name)
-        return lambda *_args, **_named: 0  # the other events are of no interest
-
-
 _VERBS: dict[str, Callable[..., dict[str, Any]]] = {
     "machine": _machine,
     "solve": _solve,
+    "packages": _packages,
+    "lock_archives": _lock_archives,
+    "fetch": _fetch,
     "install": _install,
 }
 

@@ -2,34 +2,41 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import stat
+import hashlib
 import tempfile
 import threading
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpcburst.envs.activation import capture
-from hpcburst.envs.build import EnvRecord, Plan, build, read_record, write_record
-from hpcburst.envs.places import is_prefix, prefix_key, resolve_env
-from hpcburst.envs.publish import claim, discard, stage_for, sweep
+from hpcburst.envs.activation import compose, python_on
+from hpcburst.envs.build import EnvRecord, read_record
+from hpcburst.envs.builders import Builder, Workshop, builder_for
+from hpcburst.envs.extras import CannotMove
+from hpcburst.envs.folders import Folders
+from hpcburst.envs.machine import overrides, this_machine
+from hpcburst.envs.modules import capture_modules
+from hpcburst.envs.places import Place, prefix_key, resolve_env
+from hpcburst.envs.placing import filesystem_of, placement
 from hpcburst.envs.rattler_process import Progress, RattlerProcess, no_progress
+from hpcburst.envs.reading import read_spec
 from hpcburst.envs.room import room_for
-from hpcburst.envs.solve import Machine, Package, detect_machine, solve, write_lock
-from hpcburst.envs.spec import EnvSpec, read_spec
+from hpcburst.envs.shelves import DepotShelf, Order, SharedShelf, Shelf, activated, locked
+from hpcburst.envs.solve import Package, detect_machine, packages_in, preview
+from hpcburst.envs.spec import KEY_LENGTH, EnvSpec
+from hpcburst.envs.upkeep import mark_used
 from hpcburst.errors import EnvError
 from hpcburst.policy.model import EnvSettings
 from hpcburst.tasks import Env
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from hpcburst.policy.model import Site
 
-_OVERRIDES = "CONDA_OVERRIDE_"
+Wanted = EnvSpec | Place | Path | str
+"""What an env is asked for with: a spec, or the place or name of one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +57,16 @@ class Preview:
 
 
 class EnvStore:
-    """Envs under one folder: `locks/`, `envs/`, `pkgs/` (package cache) and `repodata/`.
+    """Envs under one folder (`folders.Folders` says what lies where in it).
 
     The folder may be shared between nodes and people; it is made for its owner alone (0700) when it
     is not there. Threads, processes and nodes may ask for the same env at the same time.
 
     Args:
         root: The folder.
-        settings: How envs are built and where they lie; "auto" means the shared root here.
+        settings: How envs are built and where they lie.
         node_root: Folder on this node's own disk.
+        pilots_here: Whether tasks run on this machine alone; counts for the place "auto".
         progress: Told `(what, done, total)` while something takes time.
     """
 
@@ -68,54 +76,73 @@ class EnvStore:
         settings: EnvSettings | None = None,
         *,
         node_root: Path | None = None,
+        pilots_here: bool = True,
         progress: Progress | None = None,
     ) -> None:
-        self.root = Path(root).expanduser().absolute()
+        self.folders = Folders(Path(root).expanduser().absolute())
         self.settings = settings or EnvSettings()
         self._node_root = node_root or Path(tempfile.gettempdir())
+        self._pilots_here = pilots_here
         self._progress = progress or no_progress
         self._guard = threading.Lock()
-        self._locks: dict[str, threading.Lock] = {}
+        self._locks: dict[object, threading.Lock] = {}
         self._known: dict[object, Env] = {}
         self._keys: dict[object, str] = {}
-        self._machines: dict[tuple[tuple[str, str], ...], Machine] = {}
 
     @classmethod
     def of_site(cls, site: Site, progress: Progress | None = None) -> EnvStore:
         """The store that a site's config describes."""
-        root = site.paths.shared_root / "envs"
-        return cls(root, site.envs, node_root=site.paths.node_root, progress=progress)
+        return cls(
+            site.paths.shared_root / "envs",
+            site.envs,
+            node_root=site.paths.node_root,
+            pilots_here=site.scheduler == "local",
+            progress=progress,
+        )
 
-    def ensure(self, wanted: EnvSpec | Path | str) -> Env:
-        """The env for a spec, an environment file or an existing prefix; built if need be.
+    @property
+    def root(self) -> Path:
+        """The folder of the store."""
+        return self.folders.root
+
+    # -- envs --------------------------------------------------------------------------------
+
+    def ensure(self, wanted: Wanted | None, modules: Sequence[str] = ()) -> Env:
+        """The env that is wanted, with environment modules loaded before it; built if need be.
+
+        Args:
+            wanted: A spec; an environment file, a lock, a pixi project, a prefix or the name of an
+                env that is there; None is no env but what the modules bring.
+            modules: Environment modules, after those that a spec names itself.
 
         Raises:
-            EnvError: It cannot be found, read, solved or built.
+            EnvError: It cannot be found, read, solved, built or loaded.
         """
-        if isinstance(wanted, EnvSpec):
-            return self._built(wanted, "the spec")
-        path = resolve_env(wanted)
-        if path.is_dir():
-            return self._existing(path)
-        return self._remembered(_fingerprint(path), lambda: self._built(self.read(path), str(path)))
+        env = self._env(wanted, tuple(modules))
+        self._mark(env)
+        return env
 
-    def key(self, wanted: Path | str) -> str:
-        """The key of the env for a file or an existing prefix, known without building it.
+    def key(self, wanted: Wanted | None, modules: Sequence[str] = ()) -> str:
+        """The key of the env that is wanted, known without building it.
 
         Raises:
             EnvError: It cannot be found or read.
         """
-        path = resolve_env(wanted)
-        if path.is_dir():
-            record = read_record(path)
-            return record.key if record else prefix_key(path)
-        name = _fingerprint(path)
+        names = tuple(modules)
+        if wanted is None:
+            return _added("", names)
+        if isinstance(wanted, EnvSpec):
+            return self._key(_with(wanted, names))
+        place = _placed(wanted)
+        if place.is_prefix:
+            record = read_record(place.path)
+            return _added(record.key if record else prefix_key(place.path), names)
+        name = (_fingerprint(place), names, overrides())
         if name not in self._keys:
-            with self._rattler() as rattler:
-                self._keys[name] = self.read(path).key(*self._machine(rattler))
+            self._keys[name] = self._key(_with(self.read(place), names))
         return self._keys[name]
 
-    def place(self, wanted: EnvSpec | Path | str, prefix: Path | str) -> Env:
+    def place(self, wanted: Wanted, prefix: Path | str) -> Env:
         """Build an env at a prefix of the caller's choice, from the same locks and package cache.
 
         Raises:
@@ -124,45 +151,96 @@ class EnvStore:
         spec, source = self._spec_of(wanted)
         target = Path(prefix).absolute()
         target.parent.mkdir(parents=True, exist_ok=True)
-        with self._rattler() as rattler:
-            key = spec.key(*self._machine(rattler))
-            _check_place(target, key)
-            return self._ensure_at(target, key, spec, source, rattler)
+        with self._builder() as builder:
+            order = self._order(spec, source, builder)
+            _check_place(target, order.key)
+            shelf = SharedShelf(self.folders, target)
+            env = shelf.find(order.key) or shelf.make(order, builder)
+        return self._loaded(env, spec.modules, order.key)
 
-    def preview(self, wanted: EnvSpec | Path | str) -> Preview:
+    def preview(self, wanted: Wanted, *, anew: bool = False) -> Preview:
         """What `ensure` would do; nothing is built, and nothing is written under the root.
+
+        Args:
+            wanted: What is wanted.
+            anew: Choose packages for an env that is there, too.
 
         Raises:
             EnvError: The spec cannot be read or solved.
         """
         spec, source = self._spec_of(wanted)
-        with self._rattler() as rattler, tempfile.TemporaryDirectory() as scratch:
-            key = spec.key(*self._machine(rattler))
-            prefix = self.root / "envs" / key
-            if read_record(prefix):
-                return Preview(key, str(prefix), built=True)
-            lock = Path(scratch) / "preview.yml"
-            repodata = Path(scratch) / "repodata"
-            packages = solve(spec, lock, repodata=repodata, rattler=rattler, source=source)
-            return Preview(key, str(prefix), built=False, packages=packages)
+        with self._builder() as builder:
+            order = self._order(spec, source, builder)
+            record = self.find(order.key)
+            if record and not anew:
+                return Preview(order.key, record.prefix, built=True)
+            packages = preview(spec, builder=builder, source=source)
+            return Preview(
+                order.key, str(self.folders.env(order.key)), built=False, packages=packages
+            )
 
-    def read(self, path: Path | str) -> EnvSpec:
-        """The spec in a file, with this store's channels and mirrors.
+    def lock(self, wanted: Wanted, *, anew: bool = False) -> Path:
+        """The lock of an env, in the store; solved unless it is there, or anew.
+
+        Raises:
+            EnvError: The spec cannot be read or solved.
+        """
+        spec, source = self._spec_of(wanted)
+        with self._builder() as builder:
+            order = self._order(spec, source, builder)
+            self.folders.prepare()
+            with room_for(source, self.folders.locks):
+                return locked(order, self.folders, builder, anew=anew)
+
+    def rebuild(self, key: str) -> Env:
+        """Build an env again, from its lock, in the place of the one that is there.
+
+        Raises:
+            EnvError: Nothing is known of such an env, or it cannot be built.
+        """
+        spec = self.folders.spec(key)
+        if spec is None:
+            raise self._unknown(key, "was to be built again")
+        record = self.find(key)
+        if record:
+            self.remove(key)
+        return self._of_spec(spec, record.spec if record and record.spec else "the spec")
+
+    def read(self, wanted: Place | Path | str) -> EnvSpec:
+        """The spec in a file or project, with this store's channels and mirrors.
 
         Raises:
             EnvError: The file cannot be read, or is not right.
         """
-        return read_spec(path, channels=self.settings.channels, mirror=self.settings.mirror)
+        place = _placed(wanted)
+        channels, mirror = self.settings.channels, self.settings.mirror
+        return read_spec(
+            place.path, channels=channels, mirror=mirror, environment=place.environment
+        )
+
+    def spec(self, key: str) -> EnvSpec | None:
+        """What was asked for the env with this key; None if that is not known."""
+        return self.folders.spec(key)
+
+    def packages(self, lock: Path) -> tuple[Package, ...]:
+        """The packages of a lock.
+
+        Raises:
+            EnvError: The lock cannot be read.
+        """
+        with RattlerProcess(self._progress) as rattler:
+            return tuple(Package.from_row(row) for row in packages_in(lock, rattler))
 
     def find(self, key: str) -> EnvRecord | None:
         """The record of the env with this key; None when there is none."""
-        return read_record(self.root / "envs" / key) if key and "/" not in key else None
+        return next((record for record in self.list() if record.key == key), None)
 
     def list(self) -> tuple[EnvRecord, ...]:
-        """The records of all finished envs, the oldest first."""
-        folder = self.root / "envs"
-        paths = folder.iterdir() if folder.is_dir() else ()
-        found = [record for path in paths if (record := read_record(path))]
+        """The records of all finished envs, the oldest first.
+
+        The `prefix` of one that nodes link themselves is the file they link it from.
+        """
+        found = [record for shelf in self._shelves for record in shelf.records()]
         return tuple(sorted(found, key=lambda record: (record.made, record.key)))
 
     def remove(self, key: str, *, lock_too: bool = False) -> EnvRecord:
@@ -177,136 +255,156 @@ class EnvStore:
         """
         record = self.find(key)
         if record is None:
-            keys = ", ".join(r.key for r in self.list()) or "none"
-            raise EnvError(
-                f"The env {key!r} was to be removed",
-                f"there is no such env in {self.root}",
-                f"the keys there are: {keys}",
-            )
-        discard(Path(record.prefix))
+            raise self._unknown(key, "was to be removed")
+        for shelf in self._shelves:
+            shelf.discard(key)
         if lock_too:
-            self._lock_path(key).unlink(missing_ok=True)
+            self.folders.forget_lock(key)
         with self._guard:
-            self._known = {k: env for k, env in self._known.items() if env.key != key}
+            self._known.clear()  # modules and specs of other names may stand on it
         return record
 
-    def _spec_of(self, wanted: EnvSpec | Path | str) -> tuple[EnvSpec, str]:
-        if isinstance(wanted, EnvSpec):
-            return wanted, "the spec"
-        path = resolve_env(wanted)
-        return self.read(path), str(path)
+    # -- how ---------------------------------------------------------------------------------
 
-    def _built(self, spec: EnvSpec, source: str) -> Env:
-        with self._rattler() as rattler:
-            key = spec.key(*self._machine(rattler))
-            target = self.root / "envs" / key
+    @cached_property
+    def _shelves(self) -> tuple[Shelf, Shelf]:
+        """Where envs may be kept, the place for new ones first."""
+        asked = self.settings.place
+        disk = filesystem_of(self.root) if asked == "auto" else ""
+        chosen = placement(asked, disk, pilots_here=self._pilots_here)
+        shared, depot = SharedShelf(self.folders), DepotShelf(self.folders, self._node_root)
+        return (shared, depot) if chosen == "shared" else (depot, shared)
+
+    @contextmanager
+    def _builder(self) -> Iterator[Builder]:
+        with RattlerProcess(self._progress) as rattler:
+            folders, offline = self.folders, self.settings.offline
+            yield builder_for(
+                self.settings.builder,
+                Workshop(rattler, folders.repodata, folders.incoming, offline, self._progress),
+            )
+
+    def _env(self, wanted: Wanted | None, names: tuple[str, ...]) -> Env:
+        if wanted is None:
             return self._remembered(
-                key, lambda: self._ensure_at(target, key, spec, source, rattler)
+                ("", names), lambda: self._loaded(None, names, _added("", names))
             )
+        if isinstance(wanted, EnvSpec):
+            return self._of_spec(_with(wanted, names), "the spec")
+        place = _placed(wanted)
+        if place.is_prefix:
+            return self._existing(place.path, names)
+        name = (_fingerprint(place), names, overrides())
+        return self._remembered(
+            name, lambda: self._of_spec(_with(self.read(place), names), str(place))
+        )
 
-    def _existing(self, prefix: Path) -> Env:
-        if not is_prefix(prefix):
-            raise EnvError(
-                f"The env {prefix} was asked for",
-                "that folder has neither packages (conda-meta) nor a Python (bin/python)",
-                "name an environment file, or the folder of an env",
-            )
+    def _order(self, spec: EnvSpec, source: str, builder: Builder) -> Order:
+        bare = replace(spec, modules=())
+        return Order(self._key_of(bare, builder.workshop.rattler), bare, source)
+
+    def _key(self, spec: EnvSpec) -> str:
+        with RattlerProcess(self._progress) as rattler:
+            return self._key_of(spec, rattler)
+
+    def _key_of(self, spec: EnvSpec, rattler: RattlerProcess) -> str:
+        machine = this_machine(self.folders.machines, lambda: detect_machine(rattler))
+        return spec.key(machine.platform, machine.virtual_packages)
+
+    def _of_spec(self, spec: EnvSpec, source: str) -> Env:
+        with self._builder() as builder:
+            key = self._key_of(spec, builder.workshop.rattler)
+            if not spec.conda and not spec.explicit:
+                return self._loaded(None, spec.modules, key)
+            order = self._order(spec, source, builder)
+            env = self._remembered(order.key, lambda: self._made(order, builder))
+        return self._loaded(env, spec.modules, key)
+
+    def _mark(self, env: Env) -> None:
+        """Note that an env of this store is used: what nobody uses is taken away one day."""
+        if env.pack:
+            mark_used(self.root, Path(env.pack).stem.rpartition("-")[0])
+        elif Path(env.prefix).parent == self.folders.envs:
+            mark_used(self.root, Path(env.prefix).name)
+
+    def _made(self, order: Order, builder: Builder) -> Env:
+        first, second = self._shelves
+        env = first.find(order.key)
+        if env is None and self.settings.place == "auto":
+            env = second.find(order.key)
+        return env or self._make(order, builder)
+
+    def _make(self, order: Order, builder: Builder) -> Env:
+        first, second = self._shelves
+        try:
+            return first.make(order, builder)
+        except CannotMove:
+            if self.settings.place != "auto":
+                raise
+            return second.make(order, builder)
+
+    def _existing(self, prefix: Path, modules: tuple[str, ...]) -> Env:
         record = read_record(prefix) or EnvRecord(key=prefix_key(prefix), prefix=str(prefix))
-        return self._remembered((record.key, str(prefix)), lambda: self._activated(record))
+        key = _added(record.key, modules)
+        name = (key, str(prefix))
+        return self._remembered(name, lambda: self._loaded(activated(record), modules, key))
+
+    def _loaded(self, env: Env | None, modules: tuple[str, ...], key: str) -> Env:
+        """An env with modules loaded before it; without an env, what they bring by themselves."""
+        if not modules and env is not None:
+            return env
+        brought = capture_modules(modules, self.settings.modules_init)
+        if env is None:
+            return Env(key, "", brought, python=python_on(brought))
+        return replace(env, key=key, activation=compose(brought, env.activation))
 
     def _remembered(self, name: object, make: Callable[[], Env]) -> Env:
         with self._guard:
-            lock = self._locks.setdefault(str(name), threading.Lock())
+            lock = self._locks.setdefault(name, threading.Lock())
         with lock:
-            if name not in self._known:
+            env = self._known.get(name)
+            if env is None:
                 env = make()
                 with self._guard:
                     self._known[name] = env
-            return self._known[name]
+        return env
 
-    def _ensure_at(
-        self, target: Path, key: str, spec: EnvSpec, source: str, rattler: RattlerProcess
-    ) -> Env:
-        record = read_record(target)
-        if record is None:
-            with room_for(source, target):
-                self._prepare()
-                record = self._build(target, key, spec, source, rattler)
-        return self._activated(record)
-
-    def _build(
-        self, target: Path, key: str, spec: EnvSpec, source: str, rattler: RattlerProcess
-    ) -> EnvRecord:
-        locks = self.root / "locks"
-        stage = stage_for(target)
-        marker = (
-            locks / f"{key}{'' if target.parent == self.root / 'envs' else _suffix(target)}.claim"
-        )
-        sweep(target.parent, locks)
-
-        def told(host: str) -> None:
-            self._progress(f"waiting for {host}, which builds the same env", 0, None)
-
-        with claim(marker, stage, done=lambda: bool(read_record(target)), told=told) as mine:
-            if mine:
-                self._drop_damaged(target)
-                lock = self._locked(key, spec, source, rattler)
-                plan = Plan(key, target, stage, lock, self._cache(), spec, source)
-                build(plan, rattler, self._progress)
-        record = read_record(target)
-        if record is None:
-            raise EnvError(f"The env {target} was built", "it is gone again", "run it again")
-        return record
-
-    def _locked(self, key: str, spec: EnvSpec, source: str, rattler: RattlerProcess) -> Path:
-        lock = self._lock_path(key)
-        if not lock.exists():
-            repodata = self.root / "repodata"
-            write_lock(spec, lock, repodata=repodata, rattler=rattler, source=source)
-        return lock
-
-    def _activated(self, record: EnvRecord) -> Env:
-        if record.activation is None:
-            record = replace(record, activation=capture(Path(record.prefix)))
-            if record.made:  # an env of ours; in others we write nothing
-                with suppress(OSError):
-                    write_record(Path(record.prefix), record)
-        return Env(record.key, record.prefix, dict(record.activation or {}))
-
-    def _drop_damaged(self, target: Path) -> None:
-        if target.parent == self.root / "envs" and target.exists():
-            discard(target)  # all that is there was published whole: somebody took its record away
-
-    def _lock_path(self, key: str) -> Path:
-        return self.root / "locks" / f"{key}.lock.yml"
-
-    def _machine(self, rattler: RattlerProcess) -> tuple[str, tuple[str, ...]]:
-        overrides = tuple(sorted(i for i in os.environ.items() if i[0].startswith(_OVERRIDES)))
-        machine = self._machines.get(overrides)
-        if machine is None:
-            machine = self._machines[overrides] = detect_machine(rattler)
-        return machine.platform, machine.virtual_packages
-
-    def _prepare(self) -> None:
-        if not self.root.exists():
-            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        mode = self.root.stat().st_mode
-        if mode & stat.S_IWOTH:
+    def _spec_of(self, wanted: Wanted) -> tuple[EnvSpec, str]:
+        if isinstance(wanted, EnvSpec):
+            return wanted, "the spec"
+        place = _placed(wanted)
+        if place.is_prefix:
             raise EnvError(
-                f"Envs were to be kept in {self.root}",
-                "everybody may write there, and could put programs into them",
-                f"run `chmod o-w {self.root}`",
+                f"The spec of {place} was asked for",
+                "that is an env that is there already, not a file that asks for one",
+                "name an environment file or a lock",
             )
-        for name in ("locks", "envs", "pkgs", "repodata"):
-            (self.root / name).mkdir(exist_ok=True)
+        return self.read(place), str(place)
 
-    def _cache(self) -> tuple[Path, ...]:
-        """The package cache, behind one on this node where the shared file system has no locks."""
-        shared = self.root / "pkgs"
-        return (shared,) if _can_lock(shared) else (_node_cache(), shared)
+    def _unknown(self, key: str, what: str) -> EnvError:
+        keys = ", ".join(record.key for record in self.list()) or "none"
+        return EnvError(
+            f"The env {key!r} {what}",
+            f"there is no such env in {self.root}",
+            f"the keys there are: {keys}",
+        )
 
-    def _rattler(self) -> RattlerProcess:
-        return RattlerProcess(self._progress)
+
+def _placed(wanted: Place | Path | str) -> Place:
+    return wanted if isinstance(wanted, Place) else resolve_env(wanted)
+
+
+def _with(spec: EnvSpec, modules: tuple[str, ...]) -> EnvSpec:
+    """The spec with more modules, each once."""
+    return replace(spec, modules=tuple(dict.fromkeys((*spec.modules, *modules))))
+
+
+def _added(key: str, modules: tuple[str, ...]) -> str:
+    """The key of an env that has no spec, with modules loaded before it."""
+    if not modules:
+        return key
+    text = "\n".join((key, *modules))
+    return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
 
 
 def _check_place(target: Path, key: str) -> None:
@@ -320,39 +418,8 @@ def _check_place(target: Path, key: str) -> None:
         )
 
 
-def _fingerprint(path: Path) -> tuple[str, int, int]:
-    """Changes when the file does."""
-    found = path.stat()
-    return (str(path), found.st_mtime_ns, found.st_size)
-
-
-def _suffix(target: Path) -> str:
-    import hashlib
-
-    return "-" + hashlib.sha256(str(target).encode()).hexdigest()[:8]
-
-
-def _can_lock(folder: Path) -> bool:
-    handle = os.open(folder / ".can-lock", os.O_CREAT | os.O_RDWR, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    finally:
-        os.close(handle)
-    return True
-
-
-def _node_cache() -> Path:
-    folder = Path(tempfile.gettempdir()) / f"hpcburst-pkgs-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise EnvError(
-            f"Packages were to be unpacked in {folder}",
-            "that folder is not yours alone",
-            "set TMPDIR to a folder of your own",
-        )
-    return folder
+def _fingerprint(place: Place) -> tuple[tuple[str, int, int], ...]:
+    """Changes when one of its files does."""
+    found = [(str(path), path.stat()) for path in place.files]
+    rows = tuple((name, status.st_mtime_ns, status.st_size) for name, status in found)
+    return (*rows, (place.environment, 0, 0))

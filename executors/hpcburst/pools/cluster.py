@@ -25,7 +25,7 @@ from distributed.diagnostics.plugin import SchedulerPlugin
 from hpcburst.comms.credentials import Credentials
 from hpcburst.comms.ports import NoHttpServer
 from hpcburst.comms.staging import RunFolder, private_folder, sweep_runs
-from hpcburst.envs.places import resolve_env
+from hpcburst.envs.places import Place, resolve_env
 from hpcburst.envs.store import EnvStore
 from hpcburst.errors import RequestError
 from hpcburst.jobs.local import LocalDialect
@@ -125,11 +125,11 @@ class BurstCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
             The env, or None when the task runs in the driver's own Python.
 
         Raises:
-            EnvError: The env cannot be found, read, solved or built.
+            EnvError: The env cannot be found, read, solved, built or loaded.
         """
-        if needs.env is None:
+        if needs.env is None and not needs.modules:
             return None
-        return self._envs.ensure(resolve_env(needs.env, _folders(needs)))
+        return self._envs.ensure(_place(needs), needs.modules)
 
     def env_key_for(self, needs: Needs) -> str:
         """The key of the env that a task with these needs runs in, known before the env is built.
@@ -137,9 +137,9 @@ class BurstCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
         Raises:
             EnvError: The env cannot be found or read.
         """
-        if needs.env is None:
+        if needs.env is None and not needs.modules:
             return ""
-        return self._envs.key(resolve_env(needs.env, _folders(needs)))
+        return self._envs.key(_place(needs), needs.modules)
 
     def why(self) -> list[str]:
         """In words, what every shape of pilot has and why it has not more."""
@@ -335,6 +335,8 @@ def _read_shape(stated: Shape | Mapping[str, Any], site: Site) -> Shape:
     return shape
 
 
-def _folders(needs: Needs) -> list[Path]:
-    """Where a relative env is looked up: beside the function's file, then in the working folder."""
-    return [Path(folder) for folder in (needs.folder, Path.cwd()) if folder]
+def _place(needs: Needs) -> Place | None:
+    """Where the env is; a relative one is looked up beside the function's file first."""
+    if needs.env is None:
+        return None
+    return resolve_env(needs.env, [Path(needs.folder)] if needs.folder else [])

@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from hpcburst.envs.activation import head_of
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -30,13 +32,11 @@ def replay(activation: Mapping[str, str | None], environ: Mapping[str, str]) -> 
         if value is None:
             result.pop(name, None)
         else:
-            result[name] = _put_before(name, value, environ.get(name, ""))
+            result[name] = _put_before(value, head_of(name, value), environ.get(name, ""))
     return result
 
 
-def _put_before(name: str, value: str, old: str) -> str:
-    mark = f"${{{name}}}"
-    if not value.endswith(mark):
+def _put_before(value: str, head: str | None, old: str) -> str:
+    if head is None:
         return value
-    head = value.removesuffix(mark).removesuffix(os.pathsep)
     return os.pathsep.join(part for part in (head, old) if part)

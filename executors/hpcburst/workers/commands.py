@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import shutil
 import signal
 import subprocess
 import threading
@@ -17,6 +18,7 @@ from typing import IO
 from hpcburst.results import Failure, Fault, Line, Usage
 from hpcburst.tasks import Command
 from hpcburst.workers.command_server import CommandServers, Ended
+from hpcburst.workers.oom import oom_kills
 
 KILL_WAIT_S = 2.0
 """Seconds a program has between SIGTERM and SIGKILL when its task is stopped."""
@@ -25,6 +27,12 @@ SLICE_S = 0.1
 """How often a wait looks up to see whether the task was cancelled or its time is over."""
 
 LOG_TAIL_BYTES = 4096
+
+LINE_BYTES = 2**20
+"""A longer line comes in pieces of so many bytes: a pilot must not hold what never ends."""
+
+NOT_STARTED = 127
+"""The status of a program that could not be started, as shells have it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +59,22 @@ def run_command(
         servers: The pilot's warm servers, used when the command names one.
         timeout_s: Seconds it may run; None is no limit.
         cancelled: Set by another thread to stop it.
-        on_line: Gets its output line by line when `command.log` is None.
+        on_line: Gets its output line by line when `command.log` is None; called from two threads.
     """
     started_at, begun = time.time(), time.monotonic()
+    kills_before = oom_kills()
     why: Fault | None = None
     try:
         with _started(command, servers, on_line) as process:
             why = _wait(process, timeout_s, cancelled)
             ended = process.ended()
     except OSError as error:
-        not_run = Failure(Fault.DIED, type(error).__name__, f"{command.argv[0]}: {error}")
-        return CommandReply(127, not_run, Usage(started_at=started_at))
+        not_run = Failure(Fault.DIED, type(error).__name__, _not_started(command, error))
+        return CommandReply(NOT_STARTED, not_run, Usage(started_at=started_at))
     wall_s = time.monotonic() - begun
     usage = Usage(started_at, wall_s, ended.cpu_s, ended.max_rss_mb)
+    if why is None and _was_killed(ended.returncode) and oom_kills() != kills_before:
+        why = Fault.OUT_OF_MEMORY
     failure = _failure(command, ended.returncode, why, timeout_s)
     return CommandReply(ended.returncode, failure, usage)
 
@@ -80,14 +91,14 @@ class _Process:
                 env=dict(command.environ),
                 stdin=subprocess.DEVNULL,
                 stdout=self._log or subprocess.PIPE,
-                stderr=subprocess.STDOUT,
+                stderr=subprocess.STDOUT if self._log else subprocess.PIPE,
                 start_new_session=True,
             )
         except BaseException:
             if self._log is not None:
                 self._log.close()
             raise
-        self._reader = self._read_lines(on_line)
+        self._readers = self._read_lines(on_line)
         self._pidfd = os.pidfd_open(self._popen.pid)
         self._ended: Ended | None = None
 
@@ -106,8 +117,10 @@ class _Process:
             _, status, used = os.wait4(self._popen.pid, 0)
             self._popen.returncode = code = os.waitstatus_to_exitcode(status)
             self._ended = Ended(code, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024 / 1e6)
-            if self._reader is not None:
-                self._reader.join(timeout=KILL_WAIT_S)
+            # What it left behind may hold its output open for ever.
+            until = time.monotonic() + KILL_WAIT_S
+            for reader in self._readers:
+                reader.join(timeout=max(0.0, until - time.monotonic()))
         return self._ended
 
     def close(self) -> None:
@@ -118,19 +131,24 @@ class _Process:
         if self._log is not None:
             self._log.close()
 
-    def _read_lines(self, on_line: Callable[[Line], None]) -> threading.Thread | None:
-        pipe = self._popen.stdout
-        if pipe is None:
-            return None
+    def _read_lines(self, on_line: Callable[[Line], None]) -> list[threading.Thread]:
+        pipes = {"stdout": self._popen.stdout, "stderr": self._popen.stderr}
+        readers = [
+            threading.Thread(
+                target=_read_pipe, args=(pipe, level, on_line), name="hpcburst-output", daemon=True
+            )
+            for level, pipe in pipes.items()
+            if pipe is not None
+        ]
+        for reader in readers:
+            reader.start()
+        return readers
 
-        def read() -> None:
-            with pipe:
-                for raw in pipe:
-                    on_line(Line(raw.decode(errors="replace").rstrip("\n"), at=time.time()))
 
-        reader = threading.Thread(target=read, name="hpcburst-output", daemon=True)
-        reader.start()
-        return reader
+def _read_pipe(pipe: IO[bytes], level: str, on_line: Callable[[Line], None]) -> None:
+    with pipe:
+        while raw := pipe.readline(LINE_BYTES):
+            on_line(Line(raw.decode(errors="replace").rstrip("\n"), level, time.time()))
 
 
 @contextmanager
@@ -172,12 +190,33 @@ def _failure(
         return Failure(why, "timeout", f"It ran longer than the {timeout_s:g} s it may.", tail)
     if why is Fault.CANCELLED:
         return Failure(why, "cancelled", "It was withdrawn.", tail)
+    if why is Fault.OUT_OF_MEMORY:
+        return Failure(why, "out of memory", "It was killed at the job's memory limit.", tail)
     if returncode < 0:
         name = signal.Signals(-returncode).name
         return Failure(Fault.DIED, name, f"It was killed by {name}.", tail)
     if returncode > 0:
         return Failure(Fault.NONZERO, str(returncode), f"It ended with status {returncode}.", tail)
     return None
+
+
+def _was_killed(returncode: int) -> bool:
+    """Whether it was killed outright, itself or (a shell tells so) the program it ran."""
+    return returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)
+
+
+def _not_started(command: Command, error: OSError) -> str:
+    program = command.argv[0]
+    if error.filename == command.cwd:
+        return f"{program} did not start: its working directory {command.cwd} is not there."
+    if not isinstance(error, FileNotFoundError):
+        return f"{program} did not start: {error.strerror or error}."
+    path = command.environ.get("PATH", os.defpath)
+    place = os.path.join(command.cwd, program) if "/" in program else program  # noqa: PTH118
+    if shutil.which(place, path=path):
+        return f"{program} did not start: the interpreter in its first line is not there."
+    where = "" if "/" in program else f" on the PATH of its env ({path})"
+    return f"There is no program {program!r}{where}."
 
 
 def _open_log(log: str | None) -> IO[bytes] | None:

@@ -49,7 +49,7 @@ async def _serve(args: argparse.Namespace, folder: Path) -> None:
     from hpcburst.workers.work import Workplace
 
     os.environ["TMPDIR"] = str(folder)  # bodies' temporary files go when the pilot goes
-    workplace = Workplace(folder)
+    workplace = Workplace(folder, node_root=Path(args.local_directory))
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pickle
+import tempfile
 import threading
 import time
 import traceback
@@ -11,11 +13,14 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from hpcburst.errors import EnvError
 from hpcburst.results import Failure, Fault, Line, Outcome, Usage
 from hpcburst.tasks import Burst, Command, PythonCall
+from hpcburst.workers.activation import replay
 from hpcburst.workers.command_server import CommandServers
 from hpcburst.workers.commands import run_command
 from hpcburst.workers.guests import GuestPool, install_guest
+from hpcburst.workers.local_envs import LocalEnvs
 
 MAX_LINES = 10_000
 """Lines of output an outcome carries at most; a body that writes more wants a file."""
@@ -27,18 +32,27 @@ driver, and gets these from the pilot."""
 
 
 class Workplace:
-    """Everything a pilot needs to do work: its private folder, its guests and its warm servers.
+    """What a pilot needs to do work: its private folder, envs, guests and warm servers.
 
     Args:
         folder: A private folder on the node's own disk.
         environ: Process environment that guests get, before their env's activation.
+        node_root: Folder on the node's own disk, for envs that outlive the pilot; None is the
+            system's folder for temporary files.
     """
 
-    def __init__(self, folder: Path, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        environ: Mapping[str, str] | None = None,
+        *,
+        node_root: Path | None = None,
+    ) -> None:
         base = dict(os.environ if environ is None else environ)
         self._own = {name: base[name] for name in NODES_OWN if name in base}
         self._guests = GuestPool(home=install_guest(folder), environ=base)
         self._servers = CommandServers()
+        self._envs = LocalEnvs(node_root or Path(tempfile.gettempdir()))
 
     def do(
         self, burst: Burst, cancelled: threading.Event, on_line: Callable[[Line], None]
@@ -55,6 +69,11 @@ class Workplace:
             if isinstance(burst.work, Command):
                 return self._command(burst, burst.work, cancelled, on_line)
             return self._call(burst, burst.work, cancelled, on_line)
+        except EnvError as error:
+            failure = Failure(
+                Fault.ENV, type(error).__name__, str(error), pickled=pickle.dumps(error)
+            )
+            return Outcome(failure=failure, usage=Usage(started_at=begun))
         except Exception as error:  # noqa: BLE001 - the edge of the pilot: a fault of ours is told too
             failure = Failure(
                 Fault.DIED,
@@ -69,6 +88,7 @@ class Workplace:
         with suppress(OSError):
             self._servers.close()
         self._guests.close()
+        self._envs.close()
 
     def _command(
         self,
@@ -77,8 +97,11 @@ class Workplace:
         cancelled: threading.Event,
         on_line: Callable[[Line], None],
     ) -> Outcome:
+        environ = command.environ
+        if burst.env is not None:
+            environ = replay(self._envs.here(burst.env).activation, environ)
         reply = run_command(
-            replace(command, environ={**command.environ, **self._own}),
+            replace(command, environ={**environ, **self._own}),
             servers=self._servers,
             timeout_s=burst.timeout_s,
             cancelled=cancelled,
@@ -93,7 +116,8 @@ class Workplace:
         cancelled: threading.Event,
         on_line: Callable[[Line], None],
     ) -> Outcome:
-        with self._guests.lease(burst.env) as guest:
+        env = burst.env and self._envs.here(burst.env)
+        with self._guests.lease(env) as guest:
             reply = guest.call(
                 call,
                 cwd=burst.cwd,

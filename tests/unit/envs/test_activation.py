@@ -6,10 +6,17 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcburst.envs.activation import as_shell, capture, difference
+from hpcburst.envs.activation import (
+    as_shell,
+    capture,
+    compose,
+    difference,
+    python_on,
+    relocated,
+)
 from hpcburst.errors import EnvError
 from hpcburst.workers.activation import replay
 
@@ -19,6 +26,19 @@ environs = st.dictionaries(names, texts, max_size=5)
 plain = texts.filter(lambda text: not text.endswith("}"))
 activations = st.dictionaries(names, st.one_of(st.none(), plain), max_size=5)
 folders = st.from_regex(r"(/[a-z]{1,5}){1,3}", fullmatch=True)
+few_names = st.sampled_from(["A", "B", "PATH"])
+heads = st.text(st.sampled_from("/ab:"), max_size=4)
+
+
+@st.composite
+def layered(draw):
+    """An activation in which every kind of value occurs, for few variables."""
+    chosen = {}
+    for name in draw(st.sets(few_names)):
+        relative = heads.map(lambda head, name=name: f"{head}${{{name}}}")
+        listed = heads.map(lambda head, name=name: f"{head}:${{{name}}}")
+        chosen[name] = draw(st.one_of(st.none(), heads, relative, listed))
+    return chosen
 
 
 @pytest.fixture
@@ -126,6 +146,95 @@ def test_a_difference_replayed_gives_the_activated_environment(before, after):
     assert {n: t for n, t in replayed.items() if n not in own} == {
         n: t for n, t in after.items() if n not in own
     }
+
+
+@given(layered(), layered(), st.dictionaries(few_names, heads))
+def test_composing_two_activations_is_replaying_one_after_the_other(first, then, environ):
+    """Modules composed with an env do what both do in turn, whatever the node has."""
+    in_turn = replay(then, replay(first, environ))
+    assert replay(compose(first, then), environ) == in_turn
+
+
+@given(layered(), layered(), layered())
+def test_composing_needs_no_brackets(one, two, three):
+    """Three activations compose to the same, from either end."""
+    left, right = compose(compose(one, two), three), compose(one, compose(two, three))
+    for environ in ({}, {"A": "/x", "B": "", "PATH": "/bin"}):
+        assert replay(left, environ) == replay(right, environ)
+
+
+@settings(max_examples=20, deadline=None)
+@given(layered(), layered(), st.dictionaries(few_names, heads))
+def test_shell_text_of_composed_activations_does_the_same_as_replay(first, then, environ):
+    """The sourced form agrees with the replayed one for every kind of value."""
+    activation = compose(first, then)
+    expected = replay(activation, environ)
+    argv = ["/bin/sh", "-euc", f"{as_shell(activation)}\n/usr/bin/env -0"]
+    out = subprocess.run(argv, env=environ, capture_output=True, text=True, check=True).stdout
+    sourced = dict(pair.split("=", 1) for pair in out.split("\0") if pair)
+    assert {name: sourced[name] for name in "AB" if name in sourced} == {
+        name: expected[name] for name in "AB" if name in expected
+    }
+    if "PATH" in environ and "PATH" in expected:  # a shell that gets none takes one of its own
+        assert sourced["PATH"] == expected["PATH"]
+
+
+@pytest.mark.parametrize(
+    ("value", "moved"),
+    [
+        ("/shared/envs/01", "/node/01"),
+        ("/shared/envs/01/bin:${PATH}", "/node/01/bin:${PATH}"),
+        (
+            "-L/shared/envs/01/lib -Wl,-rpath,/shared/envs/01/lib",
+            "-L/node/01/lib -Wl,-rpath,/node/01/lib",
+        ),
+        ("-fdebug-prefix-map=/shared/envs/01=/usr/src", "-fdebug-prefix-map=/node/01=/usr/src"),
+        ("file:///shared/envs/01/share", "file:///node/01/share"),
+        ('{"root": "/shared/envs/01"}', '{"root": "/node/01"}'),
+        ("/shared/envs/01/a:/shared/envs/01", "/node/01/a:/node/01"),
+        ("/shared/envs/012/bin", "/shared/envs/012/bin"),
+        ("/shared/envs/01-old:/shared/envs/01.bak", "/shared/envs/01-old:/shared/envs/01.bak"),
+        ("/mnt/shared/envs/01/bin", "/mnt/shared/envs/01/bin"),
+        ("https://host/shared/envs/01", "https://host/shared/envs/01"),
+        (None, None),
+    ],
+)
+def test_relocating_moves_whole_paths_alone(value, moved):
+    """Paths of the env move with it, also behind an option; paths that only look like it stay."""
+    assert relocated({"X": value}, "/shared/envs/01", "/node/01/") == {"X": moved}
+
+
+@given(st.dictionaries(names, st.lists(folders, max_size=3).map(":".join), max_size=3), folders)
+def test_relocating_and_back_gives_the_same(activation, old):
+    """A prefix moves to a place nothing names and back again, and nothing else changes."""
+    there = relocated(activation, old, "/elsewhere/0")
+    assert relocated(there, "/elsewhere/0", old) == activation
+    for name, value in activation.items():
+        parts = zip(value.split(":"), there[name].split(":"), strict=True)
+        for before, after in parts:
+            below = before == old or before.startswith(f"{old}/")
+            assert after == (f"/elsewhere/0{before.removeprefix(old)}" if below else before)
+
+
+def test_an_env_moved_is_an_env_captured_there(prefix, tmp_path):
+    """Relocating a captured activation gives what capturing at the new place would give."""
+    script(prefix, 'export LDFLAGS="-L$CONDA_PREFIX/lib"\nexport PATH="$CONDA_PREFIX/x:$PATH"\n')
+    before = capture(prefix)
+    prefix.rename(tmp_path / "moved")
+    assert relocated(before, str(prefix), str(tmp_path / "moved")) == capture(tmp_path / "moved")
+
+
+def test_the_python_of_modules_is_the_first_on_their_path(tmp_path):
+    """Modules that bring a Python run bodies in it; others in the system's."""
+    for folder, name in (("two", "python"), ("three", "python3")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / name).write_text("#!/bin/sh\n")
+        (tmp_path / folder / name).chmod(0o755)
+    both = f"{tmp_path}/two:{tmp_path}/three"
+    assert python_on({"PATH": f"{both}:${{PATH}}"}) == f"{tmp_path}/three/python3"
+    assert python_on({"PATH": f"{tmp_path}/two"}) == f"{tmp_path}/two/python"
+    with pytest.raises(EnvError, match="/nowhere"):
+        python_on({"PATH": "/nowhere"})
 
 
 def test_shell_text_does_the_same_as_replay(prefix, tmp_path):

@@ -1,4 +1,4 @@
-"""Environment files: what is taken, what is refused and how, and what names an env."""
+"""Environment files: what is taken, and what is refused and how."""
 
 import re
 from pathlib import Path
@@ -8,11 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcburst.envs.entries import check_dependency, check_requirement, redact
-from hpcburst.envs.spec import DEFAULTS, Archive, EnvSpec, read_spec
+from hpcburst.envs.reading import read_spec
+from hpcburst.envs.spec import DEFAULTS, Archive, EnvSpec
 from hpcburst.errors import EnvError
-
-PLATFORM = "linux-64"
-VIRTUAL = ("__unix=0=0", "__glibc=2.17=0")
 
 names = st.from_regex(r"[a-z_][a-z0-9_.\-]{0,12}", fullmatch=True)
 numbers = st.from_regex(r"[0-9]{1,3}(\.[0-9]{1,3}){0,2}(\.\*)?", fullmatch=True)
@@ -20,12 +18,6 @@ operators = st.sampled_from([">=", "<=", "==", "!=", "<", ">", "~=", "="])
 constraints = st.builds(lambda o, v: o + v.removesuffix(".*"), operators, numbers)
 versions = st.lists(constraints, min_size=1, max_size=3).map(",".join)
 dependencies = st.one_of(names, st.builds("{} {}".format, names, st.one_of(versions, numbers)))
-specs = st.builds(
-    EnvSpec,
-    channels=st.lists(names, min_size=1, max_size=3, unique=True).map(tuple),
-    conda=st.lists(dependencies, min_size=1, max_size=5, unique=True).map(tuple),
-    variables=st.dictionaries(st.from_regex(r"[A-Z]{1,4}", fullmatch=True), st.text(max_size=5)),
-)
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -107,7 +99,7 @@ def test_rubbish_is_refused_with_the_file_and_the_entry(tmp_path, entry):
         ("dependencies: [python, pip: [-e .]]", "names another file"),
         ("dependencies: [python, pip: requests]", "`pip` is not a list"),
         ("- python", "is not a list of names and values"),
-        ("a: [", "not YAML (line 1)"),
+        ("a: [", "not YAML (line "),
     ],
 )
 def test_a_wrong_file_is_answered_in_words(tmp_path, text, said):
@@ -120,7 +112,7 @@ def test_a_wrong_file_is_answered_in_words(tmp_path, text, said):
 
 def test_an_unknown_key_is_answered_with_the_known_ones(tmp_path):
     """A misspelt key at the top is refused, and the known keys are listed."""
-    with pytest.raises(EnvError, match="name, channels, dependencies, variables, prefix"):
+    with pytest.raises(EnvError, match="name, channels, dependencies, variables, modules, prefix"):
         read_spec(written(tmp_path, "channel: [a]\ndependencies: [python]"))
 
 
@@ -169,45 +161,13 @@ def test_an_explicit_list_is_read_as_archives(tmp_path):
     path = tmp_path / "pin.txt"
     path.write_text(
         "# platform: linux-64\n@EXPLICIT\n"
-        "https://conda.anaconda.org/conda-forge/noarch/a-1.0-0.conda#0123\n"
+        f"https://conda.anaconda.org/conda-forge/noarch/a-1.0-0.conda#{'0' * 32}\n"
     )
     spec = read_spec(path, mirror={"conda-forge": "file:///m/"})
-    assert spec.explicit == (Archive("file:///m/noarch/a-1.0-0.conda", md5="0123"),)
+    assert spec.explicit == (Archive("file:///m/noarch/a-1.0-0.conda", md5="0" * 32),)
     path.write_text("@EXPLICIT\nnumpy\n")
     with pytest.raises(EnvError, match="not the URL of a conda archive"):
         read_spec(path)
-
-
-@given(specs, st.randoms())
-def test_the_order_of_packages_does_not_make_another_env(spec, random):
-    """Files that ask for the same in another order share one env."""
-    shuffled = list(spec.conda)
-    random.shuffle(shuffled)
-    other = EnvSpec(spec.channels, tuple(shuffled), spec.pip, dict(spec.variables))
-    assert other.key(PLATFORM, VIRTUAL) == spec.key(PLATFORM, reversed(VIRTUAL))
-
-
-@given(specs, specs)
-def test_different_wishes_have_different_keys(one, other):
-    """Whatever differs in channels, packages or variables makes another env."""
-    same = (
-        one.channels == other.channels
-        and set(one.conda) == set(other.conda)
-        and dict(one.variables) == dict(other.variables)
-    )
-    assert (one.key(PLATFORM, VIRTUAL) == other.key(PLATFORM, VIRTUAL)) == same
-
-
-@given(specs)
-def test_a_key_names_platform_and_channel_order(spec):
-    """The same wish on another platform, CUDA or channel order is another env; a kernel is not."""
-    key = spec.key(PLATFORM, VIRTUAL)
-    assert re.fullmatch(r"[0-9a-f]{20}", key)
-    assert key != spec.key("linux-aarch64", VIRTUAL)
-    assert key != spec.key(PLATFORM, [*VIRTUAL, "__cuda=12.4=0"])
-    assert key == spec.key(PLATFORM, [*VIRTUAL, "__linux=6.1=0", "__archspec=1=zen4"])
-    backwards = EnvSpec(spec.channels[::-1], spec.conda, spec.pip, spec.variables)
-    assert (key == backwards.key(PLATFORM, VIRTUAL)) == (len(spec.channels) == 1)
 
 
 @given(dependencies)
@@ -244,6 +204,7 @@ def test_secrets_in_urls_do_not_reach_messages(tmp_path):
     """A password or token in a channel's URL is blotted out of every message."""
     url = "https://me:pass@host/t/tk-123/chan"
     assert redact(url) == "https://***@host/t/***/chan"
+    assert redact("https://h/c?x=1&api_key=k-1#f") == "https://h/c?x=1&api_key=***#f"
     assert EnvSpec(channels=(url,)).holds_secrets
     assert not EnvSpec(channels=("https://host/chan",)).holds_secrets
     with pytest.raises(EnvError) as caught:

@@ -89,6 +89,15 @@ def test_no_env_needs_no_build(flight, cluster):
     assert cluster.built == []
 
 
+def test_modules_are_part_of_an_env(flight, cluster):
+    """Other modules are another env, and modules need no conda env beside them."""
+    cluster.let.set()
+    for wanted in (("gcc/13",), ("gcc/14",), ("gcc/13",)):
+        assert flight.env(Needs(env="stats.yaml", modules=wanted)).key == "stats.yaml"
+    assert cluster.built == ["stats.yaml"] * 2
+    assert flight.env(Needs(modules=("gcc/13",))) is not None
+
+
 def test_a_stop_wakes_who_waits_for_an_env(flight, cluster):
     """A flow that is stopped while an env is being built does not wait for the build."""
     waiting = in_thread(lambda: flight.env(STATS))

@@ -3,12 +3,11 @@
 Snakemake 9 runs the program `conda` for its envs. Installed are two small files: `bin/conda`, a
 POSIX shell script that answers what Snakemake asks often by itself and starts Python only to make
 an env, and `bin/activate`, which is sourced and reads what the env's activation changes from a file
-written when the env was made.
+written when the env was made. Beside them, `envs/` links to the named envs that are there.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import sys
@@ -28,9 +27,16 @@ ENV_ROOT = "HPCBURST_ENV_ROOT"
 CHANNEL_MIRROR = "HPCBURST_CHANNEL_MIRROR"
 """Environment variable with a JSON object: channel name to the URL to fetch it from."""
 
+PROGRESS = "HPCBURST_ENV_PROGRESS"
+"""Environment variable that names a folder: what is being done for an env is written there."""
+
+_MARK = b"# Stands in for the conda command"
+
 
 def install_standin(folder: Path | str) -> Path:
-    """Write the stand-in into `folder`/bin; doing it again changes nothing.
+    """Write the stand-in into `folder`/bin, and links to the named envs into `folder`/envs.
+
+    Doing it again changes nothing but the links, which follow the envs.
 
     Args:
         folder: Where it belongs; made for its owner alone (0700) when it is not there. Its path
@@ -50,29 +56,78 @@ def install_standin(folder: Path | str) -> Path:
     programs.mkdir(exist_ok=True)
     for name, mode in (("conda", 0o755), ("activate", 0o644)):
         _write(programs / name, _filled(name, folder), mode)
+    _link_named_envs(folder / "envs")
     return programs
 
 
-def with_conda_on_path(environ: Mapping[str, str], folder: Path | str) -> dict[str, str]:
+def with_conda_on_path(
+    environ: Mapping[str, str], folder: Path | str, *, first: bool = False
+) -> dict[str, str]:
     """An environment in which `conda` is found.
-
-    The stand-in goes last on PATH, so that a real conda, where there is one, wins.
 
     Args:
         environ: The environment to change; it is left as it is.
         folder: Folder of the stand-in; it is installed there if need be.
+        first: Put it first on PATH, so that it is used whatever else is there. Else it comes last,
+            and a real conda, where there is one, wins.
     """
     programs = str(install_standin(folder))
-    path = environ.get("PATH", os.defpath).split(os.pathsep)
-    kept = [entry for entry in path if entry and entry != programs]
-    return {**environ, "PATH": os.pathsep.join([*kept, programs])}
+    kept = [entry for entry in _entries(environ) if entry != programs]
+    path = [programs, *kept] if first else [*kept, programs]
+    return {**environ, "PATH": os.pathsep.join(path)}
+
+
+def without_standin(environ: Mapping[str, str]) -> dict[str, str]:
+    """An environment in which no stand-in is found, whoever put it on PATH."""
+    kept = [entry for entry in _entries(environ) if not is_standin(Path(entry, "conda"))]
+    return {**environ, "PATH": os.pathsep.join(kept)}
+
+
+def is_standin(program: Path) -> bool:
+    """Whether a `conda` program is the stand-in."""
+    try:
+        with program.open("rb") as file:
+            return _MARK in file.read(256)
+    except OSError:
+        return False
+
+
+def _entries(environ: Mapping[str, str]) -> list[str]:
+    return [entry for entry in environ.get("PATH", os.defpath).split(os.pathsep) if entry]
+
+
+def _link_named_envs(folder: Path) -> None:
+    """Link to each named env, where Snakemake and `bin/activate` look for them."""
+    folder.mkdir(exist_ok=True)
+    wanted = _named_envs()
+    for link in folder.glob("[!.]*"):  # those with a dot are being made by somebody else
+        if link.name not in wanted:
+            link.unlink(missing_ok=True)
+    for name, prefix in wanted.items():
+        link = folder / name
+        if not link.is_symlink() or link.readlink() != prefix:
+            aside = folder / f".{name}-{os.getpid()}"
+            aside.symlink_to(prefix)
+            aside.replace(link)
+
+
+def _named_envs() -> dict[str, Path]:
+    """Prefix of each env that has a name of its own, one that a shell reads as it is."""
+    from hpcburst.envs.named import known_prefixes
+    from hpcburst.envs.places import is_prefix
+
+    found: dict[str, dict[Path, Path]] = {}
+    for prefix in filter(is_prefix, known_prefixes()):
+        if shlex.quote(prefix.name) == prefix.name:
+            found.setdefault(prefix.name, {})[prefix.resolve()] = prefix
+    return {name: next(iter(same.values())) for name, same in found.items() if len(same) == 1}
 
 
 def _filled(name: str, folder: Path) -> str:
     text = resources.files(__name__).joinpath(f"{name}.sh").read_text(encoding="utf-8")
     values = {
         "@PYTHON@": shlex.quote(sys.executable),
-        "@FOLDER@": json.dumps(str(folder)),
+        "@FOLDER@": str(folder),
         "@VERSION@": VERSION,
     }
     for mark, value in values.items():

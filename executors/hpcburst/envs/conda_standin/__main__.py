@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hpcburst.envs.activation import as_shell
-from hpcburst.envs.conda_standin import CHANNEL_MIRROR, ENV_ROOT
-from hpcburst.errors import BurstError, EnvError
+from hpcburst.envs.conda_standin import make, show
+from hpcburst.errors import BurstError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from hpcburst.envs.store import EnvStore
-
-ACTIVATION = "conda-meta/hpcburst-activate.sh"
-"""The file in a prefix that `bin/activate` sources."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,93 +26,76 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def create(args: argparse.Namespace) -> None:
-    """Make the env of a file at a prefix, with the script that activates it.
+    """Make an env at a prefix: from a file, or from the archives named."""
+    if args.file:
+        make.from_file(args.file, args.prefix)
+    else:
+        make.from_archives(args.archives, args.prefix)
 
-    Raises:
-        EnvError: It cannot be made.
-    """
-    env = open_store().place(args.file, args.prefix)
-    script = Path(env.prefix) / ACTIVATION
-    aside = script.with_name(f".hpcburst-activate-{os.getpid()}")
-    aside.write_text(as_shell(env.activation), encoding="utf-8", errors="surrogateescape")
-    aside.replace(script)
+
+def activation(args: argparse.Namespace) -> None:
+    """Print the shell text that activates an env we did not make."""
+    sys.stdout.write(make.kept_activation(args.prefix, args.keep))
 
 
 def export(args: argparse.Namespace) -> None:
     """Print an env as an environment file, versions and builds included."""
-    rows = _packages(args.prefix)
-    channels = dict.fromkeys(str(row["channel"]) for row in rows)
-    lines = [f"{row['name']}={row['version']}={row['build']}" for row in rows]
-    document = {"channels": list(channels), "dependencies": lines}
-    sys.stdout.write(json.dumps(document, indent=1) + "\n")  # JSON is YAML
+    sys.stdout.write(show.as_environment_file(_prefix_of(args)))
 
 
-def list_explicit(args: argparse.Namespace) -> None:
-    """Print the URLs of an env's archives."""
-    urls = [str(row["url"]) for row in _packages(args.prefix)]
-    sys.stdout.write("\n".join(["@EXPLICIT", *urls]) + "\n")
+def list_packages(args: argparse.Namespace) -> None:
+    """Print what is in an env: its packages, or the URLs of their archives."""
+    prefix = _prefix_of(args)
+    digest = "md5" if args.md5 else "sha256" if args.sha256 else ""
+    sys.stdout.write(
+        show.as_explicit(prefix, digest) if args.explicit else show.as_table(prefix, args.json)
+    )
 
 
-def open_store() -> EnvStore:
-    """The store of envs that the environment, or else the config, names.
+def _prefix_of(args: argparse.Namespace) -> Path:
+    from hpcburst.envs.named import prefixes_named
+    from hpcburst.envs.places import env_path, is_prefix
 
-    Raises:
-        EnvError: The mirror variable is not a JSON object.
-    """
-    from hpcburst.envs.store import EnvStore
-    from hpcburst.policy.load import load_site
-
-    site = load_site()
-    settings = replace(site.envs, mirror={**site.envs.mirror, **_mirror()})
-    return EnvStore(os.environ.get(ENV_ROOT) or site.paths.shared_root / "envs", settings)
-
-
-def _mirror() -> dict[str, str]:
-    text = os.environ.get(CHANNEL_MIRROR, "")
-    try:
-        found = json.loads(text or "{}")
-        return {str(name): str(url) for name, url in found.items()}
-    except (ValueError, AttributeError) as error:
-        raise EnvError(
-            f"{CHANNEL_MIRROR} is {text[:80]!r}",
-            "it is not a JSON object",
-            'write {"conda-forge": "https://..."}',
-        ) from error
-
-
-def _packages(prefix: Path) -> list[dict[str, Any]]:
-    rows = [json.loads(path.read_text()) for path in sorted((prefix / "conda-meta").glob("*.json"))]
-    found = [row for row in rows if "url" in row and "build" in row]
-    if not found:
-        raise EnvError(
-            f"The packages of {prefix} were asked for", "there are none", "check the prefix"
-        )
-    return found
+    if args.prefix:
+        return Path(args.prefix)
+    found = {path.resolve(): path for path in prefixes_named(args.name) if is_prefix(path)}
+    return next(iter(found.values())) if len(found) == 1 else env_path(args.name)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="conda", allow_abbrev=False)
     verbs = parser.add_subparsers(required=True)
-    _add_create(verbs.add_parser("create"))
-    listing = verbs.add_parser("list")
-    listing.add_argument("--explicit", action="store_true", required=True)
-    listing.set_defaults(run=list_explicit)
     env = verbs.add_parser("env").add_subparsers(required=True)
+    _add_create(verbs.add_parser("create"))
     _add_create(env.add_parser("create"))
-    exporting = env.add_parser("export")
-    exporting.set_defaults(run=export)
-    for verb in (listing, exporting):
-        verb.add_argument("-p", "--prefix", type=Path, required=True)
-        verb.add_argument("--json", action="store_true")
+    _add_reading(env.add_parser("export"), export)
+    listing = verbs.add_parser("list")
+    for flag in ("--explicit", "--md5", "--sha256"):
+        listing.add_argument(flag, action="store_true")
+    _add_reading(listing, list_packages)
+    activating = verbs.add_parser("activation")
+    activating.add_argument("--keep", type=Path, required=True)
+    activating.add_argument("--prefix", type=Path, required=True)
+    activating.set_defaults(run=activation)
     return parser
 
 
 def _add_create(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-f", "--file", type=Path, required=True)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("-f", "--file", type=Path)
+    source.add_argument("archives", type=Path, nargs="*", default=[])
     parser.add_argument("-p", "--prefix", type=Path, required=True)
     for flag in ("--quiet", "--yes", "--no-default-packages"):
         parser.add_argument(flag, action="store_true")
     parser.set_defaults(run=create)
+
+
+def _add_reading(parser: argparse.ArgumentParser, run: object) -> None:
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("-p", "--prefix")
+    where.add_argument("-n", "--name")
+    parser.add_argument("--json", action="store_true")
+    parser.set_defaults(run=run)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Stands in for the conda command where there is none; written by hpcburst, which makes the envs.
-# It answers Snakemake's frequent questions itself; only making an env starts Python.
+# It answers Snakemake's frequent questions itself; only making an env, or reading one, starts Python.
 
 platform() {
     machine=$(uname -sm)
@@ -12,13 +12,32 @@ platform() {
     esac
 }
 
+named() { # every env that has a name, as printf likes it: NAME, then PATH
+    for link in @FOLDER@/envs/*; do
+        [ ! -d "$link" ] || printf "$1" "${link##*/}" "$link"
+    done
+}
+
+paths() { # the same as a JSON list
+    list=$(named ', "%.0s%s"')
+    echo "[${list#, }]"
+}
+
 case "$*" in
     --version | -V)
         echo "conda @VERSION@"
         ;;
     "info --json")
-        printf '{"conda_prefix": %s, "root_prefix": %s, "platform": "%s", "conda_version": "%s", "envs_dirs": []}\n' \
-            '@FOLDER@' '@FOLDER@' "$(platform)" '@VERSION@'
+        printf '{"conda_prefix": "%s", "root_prefix": "%s", "platform": "%s", "conda_version": "%s", ' \
+            @FOLDER@ @FOLDER@ "$(platform)" @VERSION@
+        printf '"envs_dirs": ["%s"], "envs": %s}\n' @FOLDER@/envs "$(paths)"
+        ;;
+    "env list" | "info --envs" | "info -e")
+        echo "# conda environments:"
+        named '%-24s %s\n'
+        ;;
+    "env list --json" | "info --envs --json")
+        echo "{\"envs\": $(paths)}"
         ;;
     "config --get channel_priority --json")
         echo '{"get": {"channel_priority": "strict"}, "success": true, "warnings": []}'

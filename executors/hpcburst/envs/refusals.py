@@ -1,0 +1,35 @@
+"""Why an archive cannot be had: the kinds of failure that leave the child process by name."""
+
+from __future__ import annotations
+
+
+class FetchFailed(Exception):
+    """An archive cannot be had; the text says which one, and holds no secret."""
+
+
+class ArchiveGone(FetchFailed):
+    """The server says that there is no such archive, or the file is not there."""
+
+
+class ArchiveRefused(FetchFailed):
+    """The server wants other credentials."""
+
+
+class ArchiveDamaged(FetchFailed):
+    """What came is not what the lock asks for, twice in a row."""
+
+
+class ServerUnreachable(FetchFailed):
+    """No connection, or none that lasts."""
+
+
+class Offline(FetchFailed):
+    """It would have to be fetched, and the network is not to be used."""
+
+
+class OtherPlatform(FetchFailed):
+    """Archives are for another kind of machine than this one."""
+
+
+class LinkScriptFailed(Exception):
+    """A script that a package runs once it is linked went wrong."""
