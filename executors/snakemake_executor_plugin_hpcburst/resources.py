@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hpcburst.amounts import read_memory_mb, read_walltime_s
 from hpcburst.errors import RequestError
-from hpcburst.tasks import Needs, read_memory_mb, read_walltime_s
+from hpcburst.tasks import Needs
 
 QUEUES = ("queue", "slurm_partition", "partition", "lsf_queue")
 """Resources that name a queue, the first stated wins: workflows for other executors still run."""

@@ -2,9 +2,7 @@
 
 # Snakemake reads the field types themselves, so annotations must stay objects, and an Optional must
 # be spelled Optional.
-import os
-import shutil
-from contextlib import suppress
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
@@ -14,8 +12,10 @@ from snakemake_interface_executor_plugins.settings import ExecutorSettingsBase
 
 from hpcburst.errors import BurstError, RequestError
 from hpcburst.tasks import Shape
+from snakemake_executor_plugin_hpcburst import conda_choice
 from snakemake_executor_plugin_hpcburst.modes import AUTO, MODES
 from snakemake_executor_plugin_hpcburst.resources import Defaults
+from snakemake_executor_plugin_hpcburst.side_by_side import make_envs_side_by_side
 
 LOG_FOLDER = Path(".snakemake/hpcburst_logs")
 
@@ -37,6 +37,7 @@ class ExecutorSettings(ExecutorSettingsBase):  # type: ignore[misc]  # the inter
         queue: Queue (partition) of rules that name none.
         keep_logs: Keep the logs of jobs that ended well.
         log_dir: Folder of the jobs' logs.
+        conda: Whose `conda` makes the rules' envs.
 
     Raises:
         WorkflowError: A value cannot be used.
@@ -89,12 +90,19 @@ class ExecutorSettings(ExecutorSettingsBase):  # type: ignore[misc]  # the inter
         type=Path,
     )
 
+    conda: str = _setting(
+        conda_choice.AUTO,
+        "Which conda makes and activates the environments of rules (--sdm conda). auto: the one on "
+        f"PATH if it is {conda_choice.OLDEST} or newer, else hpcburst's stand-in, which works with "
+        "py-rattler; rattler: always the stand-in; conda: never the stand-in (default: auto).",
+        choices=list(conda_choice.CHOICES),
+    )
+
     def __post_init__(self) -> None:
         self.check()
         # Snakemake makes the settings of the chosen executor and of no other, in the main process,
         # before it looks for a conda command: there is no later place that is early enough.
-        with suppress(BurstError, OSError, ValueError):  # Snakemake says so if a rule needs it
-            offer_conda_command()
+        offer_conda_command(self.conda)
 
     def check(self) -> None:
         """Check every value.
@@ -110,6 +118,10 @@ class ExecutorSettings(ExecutorSettingsBase):  # type: ignore[misc]  # the inter
         if self.mode not in (AUTO, *MODES):
             raise WorkflowError(
                 f"--hpcburst-mode {self.mode!r} is none of {AUTO}, {', '.join(MODES)}."
+            )
+        if self.conda not in conda_choice.CHOICES:
+            raise WorkflowError(
+                f"--hpcburst-conda {self.conda!r} is none of {', '.join(conda_choice.CHOICES)}."
             )
         try:
             read_shapes(self.shapes)
@@ -149,16 +161,17 @@ def _read_shape(text: str) -> Shape:
     return Shape.of(cores=cores, memory=parts[1], walltime=parts[2], gpus=gpus, queue=queue or None)
 
 
-def offer_conda_command() -> None:
-    """Put the stand-in for `conda` last on this process's PATH, if no `conda` is there.
+def offer_conda_command(asked: str) -> None:
+    """Have Snakemake find the conda that was asked for, and its envs made side by side.
 
-    Jobs find it through the PATH they are given.
+    Raises:
+        WorkflowError: What was asked for by name cannot be had.
     """
-    if shutil.which("conda"):
-        return
-    from hpcburst.comms.staging import private_folder
-    from hpcburst.envs.conda_standin import with_conda_on_path
-    from hpcburst.policy.load import load_site
-
-    folder = private_folder(load_site().paths.shared_root) / "conda-standin"
-    os.environ["PATH"] = with_conda_on_path(os.environ, folder)["PATH"]
+    try:
+        choice = conda_choice.offer_conda(asked)
+    except (BurstError, OSError, ValueError) as error:
+        if asked != conda_choice.AUTO:
+            raise WorkflowError(str(error)) from error
+        return  # Snakemake says so if a rule needs it
+    if choice.standin and not make_envs_side_by_side(choice.notice) and choice.notice:
+        sys.stderr.write(f"{choice.notice}\n")

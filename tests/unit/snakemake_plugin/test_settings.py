@@ -31,9 +31,9 @@ print(json.dumps([time.perf_counter() - start, sorted(set(sys.modules) - interfa
 
 @pytest.fixture(autouse=True)
 def conda_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A conda command on PATH, so that no stand-in is made."""
+    """A conda command on PATH that is new enough, so that no stand-in is made."""
     conda = tmp_path / "conda"
-    conda.write_text("#!/bin/sh\n")
+    conda.write_text("#!/bin/sh\necho conda 25.1.0\n")
     conda.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
 
@@ -48,9 +48,11 @@ def test_importing_the_plugin_loads_nothing_heavy():
     assert not packages & {"distributed", "dask", "rattler", "yaml", "numpy", "snakemake"}
     assert {name for name in added if name.startswith("hpcburst.")} <= {
         "hpcburst._version",
+        "hpcburst.amounts",
         "hpcburst.errors",
         "hpcburst.tasks",
         "hpcburst.results",
+        "hpcburst.templates",
     }
     assert seconds < 0.25
 
@@ -82,7 +84,14 @@ def test_a_shape_that_cannot_be_read_is_refused_before_any_job(text):
 
 
 @pytest.mark.parametrize(
-    "values", [{"max_jobs": 0}, {"default_mem_mb": -1}, {"default_runtime": 0}, {"mode": "fast"}]
+    "values",
+    [
+        {"max_jobs": 0},
+        {"default_mem_mb": -1},
+        {"default_runtime": 0},
+        {"mode": "fast"},
+        {"conda": "mamba"},
+    ],
 )
 def test_an_impossible_setting_is_refused_before_any_job(values):
     """Amounts are at least 1 and the mode is one that exists."""
