@@ -170,7 +170,7 @@ def run_here(needs: Needs, name: str, values: Mapping[str, Any]) -> Completed:
 
 
 def _env_here(needs: Needs, site: Site) -> Env | None:
-    from hpcburst.envs.places import resolve_env
+    from hpcburst.envs.specs.places import resolve_env
     from hpcburst.envs.store import EnvStore
 
     if needs.env is None and not needs.modules:

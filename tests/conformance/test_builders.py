@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from hpcburst.envs.build import read_record
-from hpcburst.envs.builders import BUILDERS
-from hpcburst.envs.rattler_process import RattlerProcess
-from hpcburst.envs.solve import packages_in, preview
-from hpcburst.envs.spec import Archive, EnvSpec
+from hpcburst.envs.building.build import read_record
+from hpcburst.envs.building.builders import BUILDERS
+from hpcburst.envs.building.solve import packages_in, preview
+from hpcburst.envs.child.process import RattlerProcess
+from hpcburst.envs.specs.spec import Archive, EnvSpec
 from hpcburst.errors import EnvError
 from support.builders import LOG, calls, install_tool
 from support.webchannel import basic, serving

@@ -15,14 +15,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from hpcburst.envs import node_disk
-from hpcburst.envs.build import RECORD, read_record
-from hpcburst.envs.depot import MAX_BUNDLES, Depot
-from hpcburst.envs.extras import CannotMove
-from hpcburst.envs.localise import localise
-from hpcburst.envs.packs import bundle_of, read_pack
-from hpcburst.envs.rattler_process import RattlerProcess
-from hpcburst.envs.solve import Package
+from hpcburst.envs.building.build import RECORD, read_record
+from hpcburst.envs.building.solve import Package
+from hpcburst.envs.child.process import RattlerProcess
+from hpcburst.envs.depot import node_disk
+from hpcburst.envs.depot.depot import MAX_BUNDLES, Depot
+from hpcburst.envs.depot.extras import CannotMove
+from hpcburst.envs.depot.localise import localise
+from hpcburst.envs.depot.packs import bundle_of, read_pack
 from hpcburst.envs.store import EnvStore
 from hpcburst.errors import EnvError
 from hpcburst.policy.model import EnvSettings
@@ -227,7 +227,7 @@ def test_a_prefix_in_source_code_reaches_no_byte_code(store, built, depot, node)
 LOCALISE = """
 import sys
 from pathlib import Path
-from hpcburst.envs.localise import localise
+from hpcburst.envs.depot.localise import localise
 
 def progress(what, done, total):
     if sys.argv[3:] == [what]:

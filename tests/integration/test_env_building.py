@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from hpcburst.envs.build import build
-from hpcburst.envs.rattler_process import RattlerProcess
-from hpcburst.envs.relocate import moved_text, relocate
-from hpcburst.envs.solve import packages_in
-from hpcburst.envs.spec import Archive, EnvSpec
+from hpcburst.envs.building.build import build
+from hpcburst.envs.building.relocate import moved_text, relocate
+from hpcburst.envs.building.solve import packages_in
+from hpcburst.envs.child.process import RattlerProcess
+from hpcburst.envs.specs.spec import Archive, EnvSpec
 from hpcburst.errors import EnvError
 from support.webchannel import serving
 from support.workbench import RUNNING, Bench, compiled_names, python_in, wheel

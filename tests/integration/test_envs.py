@@ -15,12 +15,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from hpcburst.envs.builders import Workshop, builder_for
+from hpcburst.envs.building.builders import Workshop, builder_for
+from hpcburst.envs.building.solve import write_lock
+from hpcburst.envs.child.process import RattlerProcess
 from hpcburst.envs.conda_standin import install_standin, with_conda_on_path
-from hpcburst.envs.places import resolve_env
-from hpcburst.envs.rattler_process import RattlerProcess
-from hpcburst.envs.solve import write_lock
-from hpcburst.envs.spec import EnvSpec
+from hpcburst.envs.specs.places import resolve_env
+from hpcburst.envs.specs.spec import EnvSpec
 from hpcburst.envs.store import EnvStore
 from hpcburst.errors import EnvError
 from hpcburst.policy.model import EnvSettings

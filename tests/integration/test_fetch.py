@@ -15,12 +15,17 @@ from pathlib import Path
 
 import pytest
 
-from hpcburst.envs import downloading, fetching
-from hpcburst.envs.channels import channel_answers
-from hpcburst.envs.credentials import ticket_for
-from hpcburst.envs.fetching import Fetch, Wanted
-from hpcburst.envs.rattler_process import RattlerFailed, RattlerProcess
-from hpcburst.envs.refusals import ArchiveDamaged, ArchiveGone, ArchiveRefused, ServerUnreachable
+from hpcburst.envs.building.channels import channel_answers
+from hpcburst.envs.child import downloading, fetching
+from hpcburst.envs.child.credentials import ticket_for
+from hpcburst.envs.child.fetching import Fetch, Wanted
+from hpcburst.envs.child.process import RattlerFailed, RattlerProcess
+from hpcburst.envs.child.refusals import (
+    ArchiveDamaged,
+    ArchiveGone,
+    ArchiveRefused,
+    ServerUnreachable,
+)
 from hpcburst_recipes.channel.archive import Package, native_subdir, new_stage, pack
 from hpcburst_recipes.channel.smoke import index_channel
 from support.processes import wait_until
@@ -187,7 +192,7 @@ def test_a_fetch_that_was_killed_goes_on_in_the_next_run(web, rattler, place, fo
     """kill -9 in the middle costs what was not yet written, and nothing else."""
     lock = _lock(rattler, web.url, place, "big")
     web.hold.clear()
-    code = "from hpcburst.envs.rattler_process import *; import sys\n"
+    code = "from hpcburst.envs.child.process import *; import sys\n"
     code += "with RattlerProcess() as r: "
     code += "r.call('fetch', lock=sys.argv[1], folder=sys.argv[2], cache=[])"
     argv = [sys.executable, "-c", code, lock, str(place / "incoming")]
@@ -499,7 +504,7 @@ def test_a_mirror_stands_in_for_a_channel_with_credentials_of_its_own(
     folder, place, monkeypatch, rattler
 ):
     """With `hpcburst.envs.mirror`, a channel's name leads to the mirror and its password."""
-    from hpcburst.envs.reading import read_spec
+    from hpcburst.envs.specs.reading import read_spec
 
     with serving(folder, mount="/mirror/tools") as web:
         web.authorization = basic(USER, PASSWORD)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcburst.envs.channels import channel_answers
+from hpcburst.envs.building.channels import channel_answers
 from hpcburst.errors import EnvError
 from hpcburst_recipes.channel import (
     build_channel,

@@ -2,7 +2,7 @@
 
 from hypothesis import strategies as st
 
-from hpcburst.envs.spec import Archive, EnvSpec
+from hpcburst.envs.specs.spec import Archive, EnvSpec
 
 PLATFORM = "linux-64"
 VIRTUAL = ("__unix=0=0", "__glibc=2.17=0")

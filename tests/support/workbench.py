@@ -11,12 +11,12 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpcburst.envs.build import Plan, build
-from hpcburst.envs.builders import Workshop, builder_for
-from hpcburst.envs.publish import stage_for
-from hpcburst.envs.rattler_process import RattlerProcess
-from hpcburst.envs.solve import detect_machine, packages_in, write_lock
-from hpcburst.envs.spec import EnvSpec
+from hpcburst.envs.building.build import Plan, build
+from hpcburst.envs.building.builders import Workshop, builder_for
+from hpcburst.envs.building.publish import stage_for
+from hpcburst.envs.building.solve import detect_machine, packages_in, write_lock
+from hpcburst.envs.child.process import RattlerProcess
+from hpcburst.envs.specs.spec import EnvSpec
 
 RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
 SMALL = ("hpctool", "toylib 2.*", f"python {RUNNING}.*")

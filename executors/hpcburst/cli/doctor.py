@@ -137,7 +137,7 @@ def _envs(site: Site) -> Iterator[Finding]:
 
 
 def _channel(name: str, url: str) -> Finding:
-    from hpcburst.envs.channels import channel_answers
+    from hpcburst.envs.building.channels import channel_answers
 
     if channel_answers(url):
         return Finding(f"channel {name}", f"{url} answers")

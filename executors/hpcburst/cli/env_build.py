@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence
 
-    from hpcburst.envs.rattler_process import Progress
-    from hpcburst.envs.solve import Package
+    from hpcburst.envs.building.solve import Package
+    from hpcburst.envs.child.process import Progress
     from hpcburst.envs.store import EnvStore, Preview
 
 AT_ONCE = 2

@@ -13,9 +13,9 @@ from hpcburst.errors import EnvError
 if TYPE_CHECKING:
     import argparse
 
-    from hpcburst.envs.build import EnvRecord
-    from hpcburst.envs.rattler_process import Progress
-    from hpcburst.envs.spec import EnvSpec
+    from hpcburst.envs.building.build import EnvRecord
+    from hpcburst.envs.child.process import Progress
+    from hpcburst.envs.specs.spec import EnvSpec
     from hpcburst.envs.store import EnvStore
     from hpcburst.policy.model import Site
 
@@ -72,8 +72,8 @@ def find_env(store: EnvStore, text: str) -> EnvRecord:
     Raises:
         EnvError: There is nothing of that name.
     """
-    from hpcburst.envs.build import EnvRecord, read_record
-    from hpcburst.envs.places import resolve_env
+    from hpcburst.envs.building.build import EnvRecord, read_record
+    from hpcburst.envs.specs.places import resolve_env
 
     if _is_key(text):
         try:
@@ -96,7 +96,7 @@ def spec_named(store: EnvStore, text: str) -> EnvSpec | None:
     Raises:
         EnvError: It is a spec that cannot be read.
     """
-    from hpcburst.envs.places import resolve_env
+    from hpcburst.envs.specs.places import resolve_env
 
     if _is_key(text) and not Path(text).exists():
         return None

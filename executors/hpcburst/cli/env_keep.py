@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from hpcburst.envs.retention import Verdict
-    from hpcburst.envs.upkeep import Collected
+    from hpcburst.envs.keeping.retention import Verdict
+    from hpcburst.envs.keeping.upkeep import Collected
 
 HEAD = ("WHAT", "NAME", "AGE", "SIZE", "FILES", "WHY")
 
@@ -36,8 +36,8 @@ def collect(args: argparse.Namespace) -> int:
         EnvError: Envs would be taken from jobs that may be running.
         RequestError: The age cannot be read.
     """
-    from hpcburst.envs.retention import DAY_S, Rule
-    from hpcburst.envs.upkeep import collect as take_away
+    from hpcburst.envs.keeping.retention import DAY_S, Rule
+    from hpcburst.envs.keeping.upkeep import collect as take_away
     from hpcburst.policy.load import load_site
 
     site = load_site()

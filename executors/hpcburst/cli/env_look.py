@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping, Sequence
 
-    from hpcburst.envs.build import EnvRecord
-    from hpcburst.envs.contents import Installed
+    from hpcburst.envs.building.build import EnvRecord
+    from hpcburst.envs.keeping.contents import Installed
     from hpcburst.envs.store import EnvStore
 
 HEAD = ("KEY", "AGE", "USED", "SIZE", "PACKAGES", "BUILDER", "SPEC")
@@ -77,8 +77,8 @@ def why(args: argparse.Namespace) -> int:
 
 def describe(store: EnvStore, record: EnvRecord, *, modules: Sequence[str] = ()) -> dict[str, Any]:
     """All that is known of an env, as JSON can hold it."""
-    from hpcburst.envs.activation import own_variables
-    from hpcburst.envs.contents import read_contents
+    from hpcburst.envs.activation.capture import own_variables
+    from hpcburst.envs.keeping.contents import read_contents
 
     prefix = Path(record.prefix)
     lock = store.folders.lock(record.key)
@@ -99,8 +99,8 @@ def describe(store: EnvStore, record: EnvRecord, *, modules: Sequence[str] = ())
 
 def _row(store: EnvStore, record: EnvRecord) -> dict[str, Any]:
     """A record as JSON holds it: without its activation, with what upkeep knows."""
-    from hpcburst.envs.sizes import size_of
-    from hpcburst.envs.upkeep import last_used
+    from hpcburst.envs.keeping.sizes import size_of
+    from hpcburst.envs.keeping.upkeep import last_used
 
     row = {name: value for name, value in asdict(record).items() if name != "activation"}
     used = last_used(store.root, record.key) or record.made or None
@@ -149,7 +149,7 @@ def _locked_rows(store: EnvStore, lock: Path) -> list[dict[str, Any]]:
 
 def channel_text(url: str) -> str:
     """A channel as people write it, without passwords."""
-    from hpcburst.envs.entries import redact
+    from hpcburst.envs.specs.entries import redact
 
     return redact(url).removeprefix(CHANNEL_HOST).rstrip("/")
 
@@ -162,7 +162,7 @@ def _owner(prefix: Path) -> str | None:
 
 
 def _activation_text(store: EnvStore, record: EnvRecord, asked: str) -> str:
-    from hpcburst.envs.activation import as_shell
+    from hpcburst.envs.activation.capture import as_shell
     from hpcburst.errors import EnvError
 
     prefix = Path(record.prefix)

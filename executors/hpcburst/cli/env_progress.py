@@ -13,7 +13,7 @@ from hpcburst.cli.env_words import part_text, size_text
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from hpcburst.envs.rattler_process import Progress
+    from hpcburst.envs.child.process import Progress
 
 SHOW_AFTER_S = 1.0
 """A step that ends sooner needs no words."""

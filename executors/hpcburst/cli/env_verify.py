@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable, Sequence
 
-    from hpcburst.envs.rattler_process import Progress
+    from hpcburst.envs.child.process import Progress
+    from hpcburst.envs.keeping.verify import Report
     from hpcburst.envs.store import EnvStore
-    from hpcburst.envs.verify import Report
 
 FAULTS_SHOWN = 20
 """Faults of one env that are printed for people; JSON has them all."""
@@ -88,7 +88,7 @@ def _checked(
 
 
 def _check(place: Path, progress: Progress, *, quick: bool = False) -> Report:
-    from hpcburst.envs.verify import verify, verify_pack
+    from hpcburst.envs.keeping.verify import verify, verify_pack
 
     check = verify if place.is_dir() else verify_pack
     return check(place, quick=quick, progress=progress)
@@ -96,7 +96,7 @@ def _check(place: Path, progress: Progress, *, quick: bool = False) -> Report:
 
 def _sharing(store: EnvStore, reports: Sequence[Report]) -> dict[str, list[str]]:
     """For each damaged part, the prefixes and packs of all envs that are made from it."""
-    from hpcburst.envs.upkeep import find_things
+    from hpcburst.envs.keeping.upkeep import find_things
 
     entries = dict.fromkeys(entry for report in reports for entry in report.damaged_entries)
     if not entries:
@@ -114,7 +114,7 @@ def _repaired(store: EnvStore, reports: Sequence[Report], progress: Progress) ->
     Raises:
         EnvError: One of them is not ours, or is damaged again at once.
     """
-    from hpcburst.envs.upkeep import drop_entry
+    from hpcburst.envs.keeping.upkeep import drop_entry
 
     damaged = [report for report in reports if not report.good]
     foreign = [report.prefix for report in damaged if not _is_ours(store, report)]

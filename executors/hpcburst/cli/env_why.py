@@ -14,7 +14,7 @@ from hpcburst.errors import RequestError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hpcburst.envs.spec import EnvSpec
+    from hpcburst.envs.specs.spec import EnvSpec
     from hpcburst.envs.store import EnvStore
 
 LINES = 20
@@ -69,7 +69,7 @@ def compare(store: EnvStore, names: Sequence[str], *, as_json: bool) -> int:
 
 def explain_pair(store: EnvStore, one: Side, other: Side) -> list[str]:
     """Why two envs have different keys, a sentence for each cause."""
-    from hpcburst.envs.difference import explain
+    from hpcburst.envs.specs.difference import explain
 
     if one.key == other.key:
         return ["both are the same env"]

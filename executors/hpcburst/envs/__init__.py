@@ -1,6 +1,8 @@
-"""Envs: what was asked (`spec`), the exact packages (`solve`), the prefix (`build`), its variables.
+"""Envs: from what a task asks for to a prefix it runs in.
 
-`store.EnvStore` is the way in. Everything rattler does happens in a child process
-(`rattler_process`, `rattler_child`): its memory, its threads and its crashes leave with it, so a
-flow or a Snakemake main process may fork and thread as it likes.
+`store.EnvStore` is the way in. In the order of the way: `specs` reads what is asked, whatever kind
+of file it is in; `building` chooses the exact packages and makes a prefix of them, with the `child`
+process in which rattler works; `activation` finds out what activating it changes; `shelves` keeps
+it, under the shared root or as a pack in the `depot`, from which nodes link it on their own disks;
+`keeping` looks after what is there. `conda_standin` answers Snakemake where there is no conda.
 """

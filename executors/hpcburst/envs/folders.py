@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from hpcburst.envs.spec import Archive, EnvSpec
+from hpcburst.envs.specs.spec import Archive, EnvSpec
 from hpcburst.errors import EnvError
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpcburst._version import __version__
-from hpcburst.envs.solve import Machine
+from hpcburst.envs.building.solve import Machine
 
 if TYPE_CHECKING:
     from collections.abc import Callable

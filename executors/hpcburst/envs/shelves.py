@@ -9,20 +9,20 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
-from hpcburst.envs.activation import capture
-from hpcburst.envs.build import EnvRecord, Plan, build, forget, read_record, write_record
-from hpcburst.envs.depot import Depot
-from hpcburst.envs.node_disk import first_fit
-from hpcburst.envs.publish import claim, discard, stage_for, sweep
-from hpcburst.envs.room import room_for
-from hpcburst.envs.solve import Package, packages_in, write_lock
+from hpcburst.envs.activation.capture import capture
+from hpcburst.envs.building.build import EnvRecord, Plan, build, forget, read_record, write_record
+from hpcburst.envs.building.publish import claim, discard, stage_for, sweep
+from hpcburst.envs.building.room import room_for
+from hpcburst.envs.building.solve import Package, packages_in, write_lock
+from hpcburst.envs.depot.depot import Depot
+from hpcburst.envs.depot.node_disk import first_fit
 from hpcburst.errors import EnvError
 from hpcburst.tasks import Env
 
 if TYPE_CHECKING:
-    from hpcburst.envs.builders import Builder
+    from hpcburst.envs.building.builders import Builder
     from hpcburst.envs.folders import Folders
-    from hpcburst.envs.spec import EnvSpec
+    from hpcburst.envs.specs.spec import EnvSpec
 
 
 @dataclass(frozen=True, slots=True)

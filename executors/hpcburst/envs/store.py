@@ -12,22 +12,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpcburst.envs.activation import compose, python_on
-from hpcburst.envs.build import EnvRecord, read_record
-from hpcburst.envs.builders import Builder, Workshop, builder_for
-from hpcburst.envs.extras import CannotMove
+from hpcburst.envs.activation.capture import compose, python_on
+from hpcburst.envs.activation.modules import capture_modules
+from hpcburst.envs.building.build import EnvRecord, read_record
+from hpcburst.envs.building.builders import Builder, Workshop, builder_for
+from hpcburst.envs.building.room import room_for
+from hpcburst.envs.building.solve import Package, detect_machine, packages_in, preview
+from hpcburst.envs.child.process import Progress, RattlerProcess, no_progress
+from hpcburst.envs.depot.extras import CannotMove
+from hpcburst.envs.depot.placing import filesystem_of, placement
 from hpcburst.envs.folders import Folders
+from hpcburst.envs.keeping.upkeep import mark_used
 from hpcburst.envs.machine import overrides, this_machine
-from hpcburst.envs.modules import capture_modules
-from hpcburst.envs.places import Place, prefix_key, resolve_env
-from hpcburst.envs.placing import filesystem_of, placement
-from hpcburst.envs.rattler_process import Progress, RattlerProcess, no_progress
-from hpcburst.envs.reading import read_spec
-from hpcburst.envs.room import room_for
 from hpcburst.envs.shelves import DepotShelf, Order, SharedShelf, Shelf, activated, locked
-from hpcburst.envs.solve import Package, detect_machine, packages_in, preview
-from hpcburst.envs.spec import KEY_LENGTH, EnvSpec
-from hpcburst.envs.upkeep import mark_used
+from hpcburst.envs.specs.places import Place, prefix_key, resolve_env
+from hpcburst.envs.specs.reading import read_spec
+from hpcburst.envs.specs.spec import KEY_LENGTH, EnvSpec
 from hpcburst.errors import EnvError
 from hpcburst.policy.model import EnvSettings
 from hpcburst.tasks import Env

@@ -25,7 +25,7 @@ from distributed.diagnostics.plugin import SchedulerPlugin
 from hpcburst.comms.credentials import Credentials
 from hpcburst.comms.ports import NoHttpServer
 from hpcburst.comms.staging import RunFolder, private_folder, sweep_runs
-from hpcburst.envs.places import Place, resolve_env
+from hpcburst.envs.specs.places import Place, resolve_env
 from hpcburst.envs.store import EnvStore
 from hpcburst.errors import RequestError
 from hpcburst.jobs.local import LocalDialect

@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpcburst.envs.activation import relocated
+from hpcburst.envs.activation.capture import relocated
 
 if TYPE_CHECKING:
-    from hpcburst.envs.node_disk import InUse
+    from hpcburst.envs.depot.node_disk import InUse
     from hpcburst.tasks import Env
 
 logger = logging.getLogger("hpcburst.pilot")
@@ -60,7 +60,7 @@ class LocalEnvs:
             each.close()
 
     def _link(self, env: Env) -> InUse:
-        from hpcburst.envs.localise import linked
+        from hpcburst.envs.depot.localise import linked
 
         began = time.monotonic()
         found = linked(Path(env.pack), self._node_root)

@@ -103,7 +103,7 @@ def choose_source(channel: str | None, folder: Path, screen: Screen) -> Source:
     Raises:
         EnvError: No channel answers and none can be built.
     """
-    from hpcburst.envs.channels import channel_answers
+    from hpcburst.envs.building.channels import channel_answers
 
     first, second = PREFERRED_MINORS[:2]
     if channel:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcburst.envs.activation import (
+from hpcburst.envs.activation.capture import (
     as_shell,
     capture,
     compose,

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hpcburst.envs.build import EnvRecord
-from hpcburst.envs.depot import MAX_BUNDLES, Depot
-from hpcburst.envs.extras import CannotMove, find_extras, unpack_extras, write_extras
-from hpcburst.envs.packs import bundle_of, pack_as_text, read_pack
-from hpcburst.envs.room import Room, room_for
-from hpcburst.envs.solve import Package
+from hpcburst.envs.building.build import EnvRecord
+from hpcburst.envs.building.room import Room, room_for
+from hpcburst.envs.building.solve import Package
+from hpcburst.envs.depot.depot import MAX_BUNDLES, Depot
+from hpcburst.envs.depot.extras import CannotMove, find_extras, unpack_extras, write_extras
+from hpcburst.envs.depot.packs import bundle_of, pack_as_text, read_pack
 from hpcburst.errors import EnvError
 
 HOLDER = "/placeholder" * 20

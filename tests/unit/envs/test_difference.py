@@ -3,8 +3,8 @@
 import pytest
 from hypothesis import given
 
-from hpcburst.envs.difference import explain
-from hpcburst.envs.spec import Archive, EnvSpec
+from hpcburst.envs.specs.difference import explain
+from hpcburst.envs.specs.spec import Archive, EnvSpec
 from support.specs import PLATFORM, VIRTUAL, specs
 
 HERE = ("a.yml", "b.yml")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hpcburst.envs.formats import (
+from hpcburst.envs.specs.formats import (
     conda_lock,
     environment_yml,
     explicit,
@@ -17,9 +17,9 @@ from hpcburst.envs.formats import (
     rattler_lock,
     yaml_text,
 )
-from hpcburst.envs.formats.source import Source
-from hpcburst.envs.reading import read_spec, this_platform
-from hpcburst.envs.spec import Archive, EnvSpec
+from hpcburst.envs.specs.formats.source import Source
+from hpcburst.envs.specs.reading import read_spec, this_platform
+from hpcburst.envs.specs.spec import Archive, EnvSpec
 from hpcburst.errors import EnvError
 
 FORGE = "https://conda.anaconda.org/conda-forge"

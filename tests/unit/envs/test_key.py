@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcburst.envs.formats import environment_yml
-from hpcburst.envs.formats.source import Source
-from hpcburst.envs.spec import Archive, EnvSpec
+from hpcburst.envs.specs.formats import environment_yml
+from hpcburst.envs.specs.formats.source import Source
+from hpcburst.envs.specs.spec import Archive, EnvSpec
 from support.specs import (
     PLATFORM,
     VIRTUAL,

@@ -8,8 +8,8 @@ import subprocess
 
 import pytest
 
-from hpcburst.envs.activation import as_shell, compose
-from hpcburst.envs.modules import SETTING, capture_modules, find_tool
+from hpcburst.envs.activation.capture import as_shell, compose
+from hpcburst.envs.activation.modules import SETTING, capture_modules, find_tool
 from hpcburst.errors import EnvError
 from hpcburst.workers.activation import replay
 from support.modules import environment_modules, lmod
@@ -207,7 +207,7 @@ def test_what_a_shell_file_writes_is_not_taken_for_a_variable(no_modules, tmp_pa
 
 def test_no_module_command_says_what_was_looked_for(no_modules, tmp_path, monkeypatch):
     """Without a module command the answer names the places and the setting."""
-    monkeypatch.setattr("hpcburst.envs.modules.USUAL_FILES", ("/nowhere/init/bash",))
+    monkeypatch.setattr("hpcburst.envs.activation.modules.USUAL_FILES", ("/nowhere/init/bash",))
     monkeypatch.setenv("MODULESHOME", str(tmp_path))
     with pytest.raises(EnvError) as caught:
         capture_modules(["gcc"])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcburst.envs.places import Place, is_prefix, prefix_key, resolve_env
+from hpcburst.envs.specs.places import Place, is_prefix, prefix_key, resolve_env
 from hpcburst.errors import EnvError
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcburst.envs.placing import filesystem_of, is_network, placement, type_at
+from hpcburst.envs.depot.placing import filesystem_of, is_network, placement, type_at
 from hpcburst.errors import EnvError
 
 LINE = "36 35 98:0 / {place} rw,noatime shared:1 - {kind} source rw,errors=continue"

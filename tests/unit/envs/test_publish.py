@@ -8,8 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from hpcburst.envs import publish
-from hpcburst.envs.publish import STALE_S, claim, discard, read_claim, stage_for, staged, sweep
+from hpcburst.envs.building import publish
+from hpcburst.envs.building.publish import (
+    STALE_S,
+    claim,
+    discard,
+    read_claim,
+    stage_for,
+    staged,
+    sweep,
+)
 from hpcburst.errors import EnvError
 
 LONG_AGO = 1_000_000_000
@@ -84,7 +92,7 @@ def test_only_cold_stages_are_swept(envs):
 def held_elsewhere(path: Path, stage: Path) -> None:
     """A claim of a process of this machine that has ended."""
     code = (
-        "import sys; from pathlib import Path; from hpcburst.envs import publish\n"
+        "import sys; from pathlib import Path; from hpcburst.envs.building import publish\n"
         "assert publish._take(Path(sys.argv[1]), Path(sys.argv[2]))"
     )
     subprocess.run([sys.executable, "-c", code, str(path), str(stage)], check=True)

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcburst.envs.entries import check_dependency, check_requirement, redact
-from hpcburst.envs.reading import read_spec
-from hpcburst.envs.spec import DEFAULTS, Archive, EnvSpec
+from hpcburst.envs.specs.entries import check_dependency, check_requirement, redact
+from hpcburst.envs.specs.reading import read_spec
+from hpcburst.envs.specs.spec import DEFAULTS, Archive, EnvSpec
 from hpcburst.errors import EnvError
 
 names = st.from_regex(r"[a-z_][a-z0-9_.\-]{0,12}", fullmatch=True)

@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcburst.envs.builders import running
-from hpcburst.envs.builders.conda import chosen, explicit_list
-from hpcburst.envs.builders.pixi import manifest, merged, read_dependency
-from hpcburst.envs.builders.running import environ_for, no_solution, run_tool
-from hpcburst.envs.finish import asked_names, modules_of
-from hpcburst.envs.pip_section import index_settings, pins
-from hpcburst.envs.relocate import moved_text
-from hpcburst.envs.solve import Machine, Package
-from hpcburst.envs.spec import Archive, EnvSpec
+from hpcburst.envs.building.builders import running
+from hpcburst.envs.building.builders.conda import chosen, explicit_list
+from hpcburst.envs.building.builders.pixi import manifest, merged, read_dependency
+from hpcburst.envs.building.builders.running import environ_for, no_solution, run_tool
+from hpcburst.envs.building.finish import asked_names, modules_of
+from hpcburst.envs.building.pip_section import index_settings, pins
+from hpcburst.envs.building.relocate import moved_text
+from hpcburst.envs.building.solve import Machine, Package
+from hpcburst.envs.specs.spec import Archive, EnvSpec
 from hpcburst.errors import EnvError
 from support.processes import wait_until
 

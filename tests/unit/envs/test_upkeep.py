@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcburst.envs.build import EnvRecord, write_record
-from hpcburst.envs.retention import DAY_S, HOUR_S, Inode, Rule, Thing, decide, freed
-from hpcburst.envs.sizes import measure, size_of
-from hpcburst.envs.upkeep import collect, drop_entry, last_used, mark_used
+from hpcburst.envs.building.build import EnvRecord, write_record
+from hpcburst.envs.keeping.retention import DAY_S, HOUR_S, Inode, Rule, Thing, decide, freed
+from hpcburst.envs.keeping.sizes import measure, size_of
+from hpcburst.envs.keeping.upkeep import collect, drop_entry, last_used, mark_used
 from hpcburst.errors import EnvError
 
 NOW = 2e9

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcburst.envs.build import EnvRecord, write_record
-from hpcburst.envs.contents import File, read_contents
-from hpcburst.envs.verify import Seen, judge, verify
+from hpcburst.envs.building.build import EnvRecord, write_record
+from hpcburst.envs.keeping.contents import File, read_contents
+from hpcburst.envs.keeping.verify import Seen, judge, verify
 
 SITE = "lib/python3.12/site-packages"
 OLD_S = 1e9

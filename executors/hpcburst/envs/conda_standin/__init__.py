@@ -113,8 +113,8 @@ def _link_named_envs(folder: Path) -> None:
 
 def _named_envs() -> dict[str, Path]:
     """Prefix of each env that has a name of its own, one that a shell reads as it is."""
-    from hpcburst.envs.named import known_prefixes
-    from hpcburst.envs.places import is_prefix
+    from hpcburst.envs.specs.named import known_prefixes
+    from hpcburst.envs.specs.places import is_prefix
 
     found: dict[str, dict[Path, Path]] = {}
     for prefix in filter(is_prefix, known_prefixes()):

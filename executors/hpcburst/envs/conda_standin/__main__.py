@@ -53,8 +53,8 @@ def list_packages(args: argparse.Namespace) -> None:
 
 
 def _prefix_of(args: argparse.Namespace) -> Path:
-    from hpcburst.envs.named import prefixes_named
-    from hpcburst.envs.places import env_path, is_prefix
+    from hpcburst.envs.specs.named import prefixes_named
+    from hpcburst.envs.specs.places import env_path, is_prefix
 
     if args.prefix:
         return Path(args.prefix)

@@ -33,7 +33,7 @@ def from_file(file: Path, prefix: Path) -> None:
     Raises:
         EnvError: It cannot be made.
     """
-    from hpcburst.envs.activation import as_shell
+    from hpcburst.envs.activation.capture import as_shell
 
     with _noted(prefix) as progress:
         env = open_store(progress).place(file, prefix)
@@ -63,8 +63,8 @@ def kept_activation(prefix: Path, keep: Path) -> str:
     Raises:
         EnvError: There is no env, or its activation fails.
     """
-    from hpcburst.envs.activation import as_shell
-    from hpcburst.envs.places import env_path, is_prefix
+    from hpcburst.envs.activation.capture import as_shell
+    from hpcburst.envs.specs.places import env_path, is_prefix
 
     found = env_path(prefix)
     if not is_prefix(found):

@@ -59,7 +59,7 @@ def as_table(prefix: Path, as_json: bool) -> str:
 
 def _packages(prefix: Path) -> list[dict[str, Any]]:
     """The records of an env's conda packages; none in one that holds only a Python."""
-    from hpcburst.envs.places import is_prefix
+    from hpcburst.envs.specs.places import is_prefix
 
     if not is_prefix(prefix):
         raise EnvError(f"The env {prefix} was asked for", "there is no env", "check the prefix")

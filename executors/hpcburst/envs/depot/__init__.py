@@ -1,0 +1,1 @@
+"""Envs that travel to nodes: archives in a few large files (`depot`), linked there (`localise`)."""

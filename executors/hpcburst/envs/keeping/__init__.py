@@ -1,0 +1,1 @@
+"""Looking after envs: what is damaged (`verify`), what nobody uses any more (`upkeep`)."""

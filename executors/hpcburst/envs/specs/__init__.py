@@ -1,0 +1,1 @@
+"""What is asked: files of all kinds (`formats`), names (`places`), read into an `EnvSpec`."""
