@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hpcburst.amounts import read_memory_mb, read_walltime_s
 from hpcburst.errors import RequestError, SiteError
 from hpcburst.policy.decide import fits
 from hpcburst.policy.discover import Machine, this_machine
 from hpcburst.policy.model import EnvSettings, Limits, Paths, Queue, Site
-from hpcburst.tasks import Shape, read_memory_mb, read_walltime_s
+from hpcburst.tasks import Shape
 
 SCHEDULERS = ("local",)
 """Batch systems this version speaks to."""

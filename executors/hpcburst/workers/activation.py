@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from hpcburst.envs.activation import head_of
+from hpcburst.envs.activation.capture import head_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,7 +12,7 @@ from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcburst.envs.channels import channel_answers
+from hpcburst.envs.building.channels import channel_answers
 from hpcburst.errors import EnvError
 from hpcburst_recipes.channel import FoundPython, build_channel, find_pythons
 from hpcburst_recipes.channel.archive import PLACEHOLDER_LENGTH, Package, new_stage, pack

@@ -22,7 +22,7 @@ from hpcburst.errors import EnvError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-SETTING = "hpcburst.envs.activation.modules-init"
+SETTING = "hpcburst.envs.modules-init"
 
 USUAL_FILES = (
     "/etc/profile.d/z00_lmod.sh",
