@@ -10,11 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from support.places import CACHE
 
 if TYPE_CHECKING:
     from hpcburst import BurstCluster
+
+# How fast examples are drawn is the machine's affair: two cores, and others on them.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 # Prefect makes its home when it is imported, which may be before any fixture runs.
 EARLY_HOME = tempfile.mkdtemp(prefix="prefect-")

@@ -22,7 +22,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-AT_ONCE = 4
+AT_ONCE = max(2, min(4, os.cpu_count() or 2))
 """Envs made at a time: while one solves, others wait for their channels. Each takes a core and up
 to 1 GB for a while, and a login node is everybody's."""
 

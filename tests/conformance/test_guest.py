@@ -13,50 +13,30 @@ import json
 import logging
 import math
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+import traceback
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
 import pytest
 
+from hpcburst.answers import value_of
 from hpcburst.bodies import body_of, call_of
-from hpcburst.errors import SiteError
-from hpcburst.results import Fault
+from hpcburst.errors import BodyDied, BodyError, RequestError, SiteError, WalltimeReached
+from hpcburst.results import Fault, Outcome
 from hpcburst.tasks import Env
 from hpcburst.workers import guest_talk
 from hpcburst.workers.guest import values
 from hpcburst.workers.guests import Guest, GuestPool, install_guest
+from support.pythons import PYTHONS
 
 FACTOR = 3
 LIMIT_S = 20.0
-
-
-def pythons() -> dict[str, str]:
-    """One interpreter per minor version, 3.8 and newer; this one always."""
-    found = {"{}.{}".format(*sys.version_info[:2]): sys.executable}
-    for minor in range(8, 15):
-        name = f"3.{minor}"
-        versions = [Path(sys.base_prefix).parent, Path.home() / ".pyenv" / "versions"]
-        places = [str(p) for v in versions for p in sorted(v.glob(f"{name}.*/bin/python{name}"))]
-        for candidate in [*places, shutil.which(f"python{name}")]:
-            if name not in found and candidate and _starts(candidate):
-                found[name] = candidate
-    return found
-
-
-def _starts(python: str) -> bool:
-    """Version managers leave programs on PATH that stand for a Python and are none."""
-    done = subprocess.run([python, "-c", ""], capture_output=True, check=False)
-    return done.returncode == 0
-
-
-PYTHONS = pythons()
 
 
 @pytest.fixture(scope="session")
@@ -71,7 +51,7 @@ def environ():
     return {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "COV_"))}
 
 
-@pytest.fixture(scope="module", params=sorted(PYTHONS, key=lambda v: int(v.split(".")[1])))
+@pytest.fixture(scope="module", params=PYTHONS)
 def python(request):
     return PYTHONS[request.param]
 
@@ -397,6 +377,31 @@ def _module(folder, text, name="a_flow_file"):
     return module
 
 
+def test_a_function_from_a_prompt_goes_by_value_between_equal_minors_only(any_guest, python):
+    """Byte code runs where it was made; every other Python refuses it and says why."""
+    space = {"__name__": "__main__", "k": 40}
+    exec("def f(x, y=1): return x + y + k", space)  # noqa: S102 - that is the point
+    told = Told(any_guest, space["f"], 1)
+    if python == sys.executable:
+        assert told.value == 42
+    else:
+        assert told.failure.fault is Fault.ARGUMENTS
+        assert "defined at a prompt or by exec" in told.failure.message
+        assert "define it in a file" in told.failure.message
+    assert Told(any_guest, lambda: "warm").value == "warm"
+
+
+def test_a_guest_does_not_remember_bodies_without_end(any_guest, monkeypatch):
+    """Bodies that differ each time are forgotten in time, and all of them run."""
+    monkeypatch.setattr(guest_talk, "MAX_BODIES", 3)
+
+    def closing_over(i):
+        return lambda: i
+
+    assert [Told(any_guest, closing_over(i % 5)).value for i in range(20)] == [*range(5)] * 4
+    assert len(any_guest.seen) <= 3
+
+
 # --- data ----------------------------------------------------------------------------------------
 
 
@@ -542,6 +547,86 @@ def test_log_records_keep_their_level(any_guest):
     ]
 
 
+def test_prints_and_log_records_keep_their_order(any_guest):
+    """stdout, stderr and log records come in the order in which the body spoke."""
+
+    def speaks():
+        for i in range(40):
+            logging.getLogger().info("log %d", i)
+            print("out", i)
+            print("err", i, file=sys.stderr)
+            print("again", i)
+
+    expected = [
+        (level, f"{word} {i}")
+        for i in range(40)
+        for level, word in [
+            ("INFO", "log"),
+            ("stdout", "out"),
+            ("stderr", "err"),
+            ("stdout", "again"),
+        ]
+    ]
+    for _ in range(5):
+        lines = Told(any_guest, speaks).lines
+        assert [(line.level, line.text) for line in lines] == expected
+
+
+def test_what_keeps_the_order_is_never_seen(any_guest, tmp_path):
+    """Children, redirected streams and other threads see clean text, and nothing is lost."""
+    path = str(tmp_path / "out")
+
+    def speaks(path):
+        import io
+        from contextlib import redirect_stdout
+
+        print("before")
+        subprocess.run(["sh", "-c", "echo child; echo child >&2"], check=True)
+        with redirect_stdout(io.StringIO()) as caught:
+            print("caught")
+            logging.getLogger().info("while caught")
+        saved = os.dup(1)
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), 1)
+        print("to a file")
+        sys.stderr.write("beside it\n")
+        os.dup2(saved, 1)
+        threads = [threading.Thread(target=logging.warning, args=(i,)) for i in range(20)]
+        for thread in threads:
+            thread.start()
+            print("thread")
+        for thread in threads:
+            thread.join()
+        return caught.getvalue(), sys.stdout.fileno(), sys.stdout.encoding, sys.stdout.isatty()
+
+    told = Told(any_guest, speaks, path)
+    assert told.value == ("caught\n", 1, "utf-8", False)
+    assert Path(path).read_text() == "to a file\n"
+    assert told.written("stdout") == ["before", "child", *["thread"] * 20]
+    assert told.written("stderr") == ["child", "beside it"]
+    assert sorted(map(int, told.written("WARNING"))) == list(range(20))
+    assert told.written("INFO") == ["while caught"]
+
+
+def test_lines_come_while_the_body_runs(any_guest):
+    """A line that was written is told at once, not at the end of the call."""
+    release = threading.Event()
+    lines = []
+
+    def on_line(line):
+        lines.append(line.text)
+        if line.text == "second":
+            release.set()
+
+    def waits():
+        logging.getLogger().info("first")
+        print("second")
+        time.sleep(1000)
+
+    reply = any_guest.call(call_of(waits), cancelled=release, on_line=on_line)
+    assert reply.failure.fault is Fault.CANCELLED
+    assert lines == ["first", "second"]
+
+
 def test_an_engines_logger_has_a_stand_in(any_guest):
     """A body that asks the engine for a logger gets one in an env without the engine."""
     told = Told(any_guest, logs_as_engine, stand_ins={engine_logger: "task_logger"})
@@ -657,6 +742,12 @@ def test_a_killed_process_is_named(guest):
     assert "memory limit" in failure.message
 
 
+def test_a_dead_guest_says_the_same_again(guest):
+    """A call on a guest that is gone is a failure of its own, not a crash of the pilot."""
+    Told(guest, lambda: os._exit(3))
+    assert Told(guest, double, 2).failure.fault is Fault.CANCELLED
+
+
 def test_a_bare_exit_is_named(guest):
     """`os._exit` names the status."""
     failure = Told(guest, lambda: os._exit(3)).failure
@@ -758,6 +849,40 @@ def test_a_task_cancelled_before_it_began_never_runs(any_guest, tmp_path):
     told = Told(any_guest, os.mkdir, str(mark), cancelled=cancelled)
     assert told.failure.fault is Fault.CANCELLED
     assert not mark.exists()
+
+
+def _crashes():
+    faulthandler._sigsegv()
+
+
+def _fails():
+    raise OwnError("mine")
+
+
+ENDS = {
+    "a crash": (BodyDied, "SIGSEGV", _crashes),
+    "a kill": (BodyDied, "SIGKILL", lambda: os.kill(os.getpid(), signal.SIGKILL)),
+    "a bare exit": (BodyDied, "status 3", lambda: os._exit(3)),
+    "sys.exit": (BodyError, "SystemExit", lambda: sys.exit("enough")),
+    "a time-out": (WalltimeReached, "longer than 0.2 s", lambda: time.sleep(1000)),
+    "no value": (RequestError, "return a list", lambda: (i for i in range(3))),
+    "own error": (OwnError, "mine", _fails),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_every_end_is_an_error_of_its_own(guest, end):
+    """How a body ends decides the type of the error in the flow; its text tells what and where."""
+    kind, words, body = ENDS[end]
+    reply = Told(guest, body, timeout_s=0.2 if end == "a time-out" else None).reply
+    with pytest.raises(kind, match=words) as caught:
+        value_of(Outcome(failure=reply.failure), "fit")
+    assert type(caught.value) is kind
+    if end not in ("a kill", "a bare exit", "no value"):  # there the process had no time to say
+        told = "".join(traceback.format_exception(caught.value))
+        first = body.__code__.co_firstlineno
+        places = [f'{__file__}", line {line} in' for line in (first, first + 1)]
+        assert any(place in told.replace(", in", " in") for place in places), told
 
 
 # --- where it runs -------------------------------------------------------------------------------

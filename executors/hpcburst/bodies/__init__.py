@@ -3,7 +3,8 @@
 Functions travel as source, not as byte code: byte code of one minor version crashes another. With
 a function goes what its names stand for: its closure and defaults, the globals it loads, functions
 and classes of the same module as text, modules by name, all else pickled. What a library defines is
-imported in the env by its name.
+imported in the env by its name. Only a function that was defined at a prompt, and so has no source,
+travels as byte code, and only an env with a Python of the same minor version takes it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
 from hpcburst.bodies.collect import Collector, is_installed
+from hpcburst.bodies.snapshots import snapshot
 from hpcburst.errors import RequestError
 from hpcburst.tasks import Body, PythonCall
 from hpcburst.workers.guest import values
@@ -40,7 +42,7 @@ def body_of(function: Any, *, stand_ins: Mapping[Any, str] = NO_STAND_INS) -> Bo
         neither editing the code above it nor moving the file changes it.
 
     Raises:
-        RequestError: Its source cannot be had, or a value it uses cannot be pickled.
+        RequestError: Its source is not where it was, or a value it uses cannot be pickled.
     """
     function = _unwrapped(function)
     collector = Collector(function, stand_ins)
@@ -121,7 +123,7 @@ def _packed(collector: Collector, root: tuple[Any, ...]) -> Body:
 
 def _arguments(
     name: str, call: tuple[tuple[Any, ...], dict[str, Any]], collector: Collector | None
-) -> tuple[bytes, tuple[bytes, ...]]:
+) -> tuple[bytes, tuple[Any, ...]]:
     key_of = collector.key_of if collector else None
     try:
         payload, buffers = values.dumps(call, key_of=key_of)
@@ -129,7 +131,7 @@ def _arguments(
         raise
     except Exception as error:
         raise _cannot_travel(name, call, key_of, error) from error
-    return payload, tuple(bytes(buffer) for buffer in buffers)
+    return payload, tuple(map(snapshot, buffers))
 
 
 def _cannot_travel(

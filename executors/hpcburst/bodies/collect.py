@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import functools
+import marshal
 import sys
 import sysconfig
 from dataclasses import dataclass, field
+from importlib.util import MAGIC_NUMBER
 from pathlib import Path
 from types import CellType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
-from hpcburst.bodies.sources import Definition, NoSourceError, definition_of, names_in
+from hpcburst.bodies.sources import (
+    Definition,
+    NoSourceError,
+    NoTextError,
+    definition_of,
+    names_in,
+    names_in_code,
+)
 from hpcburst.errors import RequestError
 from hpcburst.workers.guest import values
 
@@ -42,6 +51,8 @@ class Item:
     kwdefaults: Spec = ("dict", {})
     decorators: tuple[str, ...] = ()
     inner: Spec = ()
+    code: bytes = b""
+    magic: bytes = b""
 
     def told(self) -> dict[str, Any]:
         """All but the place."""
@@ -149,7 +160,11 @@ class Collector:
         item = self._new_item(thing, found, found.kind)
         free = _closure(thing, found)
         space = _globals(thing)
-        uses = set(found.names(tuple(free)))
+        if found.kind == "code" and isinstance(thing, FunctionType):
+            item.code, item.magic = marshal.dumps(thing.__code__, 2), MAGIC_NUMBER
+            uses = names_in_code(thing.__code__)
+        else:
+            uses = set(found.names(tuple(free)))
         if isinstance(thing, FunctionType):
             item.defaults, item.kwdefaults = self._defaults(thing)
         else:
@@ -179,6 +194,9 @@ class Collector:
         try:
             return definition_of(thing)
         except NoSourceError as error:
+            if isinstance(error, NoTextError) and isinstance(thing, FunctionType):
+                code = thing.__code__  # travels by value: the env's Python must be of this minor
+                return Definition("code", "", code.co_filename, code.co_firstlineno, 0)
             name = thing.__qualname__
             asked = f"The body {self.name} is to run in another Python"
             if name != self.name:

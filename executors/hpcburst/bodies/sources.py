@@ -36,6 +36,10 @@ class NoSourceError(Exception):
     """The text of a definition cannot be had; the message says why."""
 
 
+class NoTextError(NoSourceError):
+    """It was defined at a prompt or by exec: there never was a file."""
+
+
 @dataclass(frozen=True, slots=True)
 class Definition:
     """The text of one definition.
@@ -75,7 +79,7 @@ def _names(definition: Definition, free: tuple[str, ...]) -> tuple[str, ...]:
     else:
         tree = syntax.wrapped(node, free)
     code = compile(tree, definition.file, "exec", syntax.LAZY_ANNOTATIONS, dont_inherit=True)
-    return tuple(sorted(_loaded(code)))
+    return tuple(sorted(names_in_code(code)))
 
 
 def definition_of(thing: FunctionType | type) -> Definition:
@@ -94,6 +98,15 @@ def names_in(expression: str) -> tuple[str, ...]:
     return tuple(s.argval for s in dis.get_instructions(code) if s.opname in _LOADS)
 
 
+def names_in_code(code: CodeType) -> set[str]:
+    """Global names that byte code loads, nested functions included."""
+    names = {step.argval for step in dis.get_instructions(code) if step.opname in _LOADS}
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            names |= names_in_code(constant)
+    return names
+
+
 def _parsed(parse: Callable[..., Any], *args: Any) -> Any:
     """What a parser makes of its arguments; again when another thread parses at the same time.
 
@@ -104,14 +117,6 @@ def _parsed(parse: Callable[..., Any], *args: Any) -> Any:
         with suppress(SystemError):
             return parse(*args)
     return parse(*args)
-
-
-def _loaded(code: CodeType) -> set[str]:
-    names = {step.argval for step in dis.get_instructions(code) if step.opname in _LOADS}
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            names |= _loaded(constant)
-    return names
 
 
 # --- files ---------------------------------------------------------------------------------------
@@ -178,7 +183,7 @@ def _refresh(file: str, remembered: list[_Source]) -> None:
     linecache.checkcache(file)
     lines = linecache.getlines(file)
     if not lines and not remembered:
-        raise NoSourceError("it was defined at a prompt or by exec, so its text cannot be had")
+        raise NoTextError("it was defined at a prompt or by exec, so its text cannot be had")
     if lines and all(source.lines != lines for source in remembered):
         remembered.insert(0, _read(file, list(lines)))
         del remembered[MAX_TEXTS:]

@@ -5,7 +5,9 @@ The pilot never unpickles what passes through here: it moves bytes between the d
 
 from __future__ import annotations
 
+import hashlib
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -15,6 +17,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from hpcburst.workers.guest.frames import Channel
+from hpcburst.workers.guest_lines import Transcript
+from hpcburst.workers.guest_memory import Spares
 from hpcburst.workers.guest_talk import GuestReply, Talk
 from hpcburst.workers.oom import oom_kills
 
@@ -56,15 +60,20 @@ class Guest:
         home: What `install_guest` gave.
         start: Runs the function that starts the process. The kernel kills the guest when the
             *thread* that started it ends, so give one that lasts as long as the guest may.
+        spares: Used shared memory, if it is kept for several guests.
 
     Attributes:
         python: As given.
         channel: The line to it.
+        poll: Waits for the line and the outputs.
+        transcript: What it writes and logs.
+        spares: Shared memory kept for its next call.
         greeted: Whether it has said hello.
         failed_start: Why the process could not be made; "" if it was.
         seen: Digests of the bodies it knows.
         kills_before: The job's count of memory kills when it was started.
         closing: Whether `close` was called.
+        released: Whether it is gone and its descriptors belong to others.
     """
 
     def __init__(
@@ -74,18 +83,23 @@ class Guest:
         environ: Mapping[str, str],
         home: Path,
         start: Callable[[Callable[[], Any]], Any] = lambda function: function(),
+        spares: Spares | None = None,
     ) -> None:
         self.python = python
         self._lock = threading.Lock()
         self._life = threading.Lock()
         self.closing = False
+        self.released = False
         self._process: subprocess.Popen[bytes] | None = None
         self._lifeline = -1
         ours, theirs = socket.socketpair()
         self.channel = Channel(ours)
+        self._own_spares = Spares()
+        self.spares = self._own_spares if spares is None else spares
         self.greeted = False
         self.failed_start = ""
         self.seen: set[str] = set()
+        self._last_body = (b"", "")
         self.kills_before = oom_kills() or 0
         try:
             start(lambda: self._spawn(environ, home, theirs))
@@ -96,6 +110,11 @@ class Guest:
             raise
         finally:
             theirs.close()
+        self.poll = select.poll()
+        # First the line, then the outputs: when a message is seen, so is all written before it.
+        for descriptor in (self.channel.fileno(), *self.outputs):
+            self.poll.register(descriptor, select.POLLIN)
+        self.transcript = Transcript(self.outputs)
 
     @property
     def alive(self) -> bool:
@@ -111,7 +130,7 @@ class Guest:
     def outputs(self) -> dict[int, str]:
         """Descriptors of its output, and what the lines from there are called."""
         process = self._process
-        if process is None or process.stdout is None or process.stderr is None:
+        if self.released or process is None or process.stdout is None or process.stderr is None:
             return {}
         return {process.stdout.fileno(): "stdout", process.stderr.fileno(): "stderr"}
 
@@ -137,9 +156,15 @@ class Guest:
         """
         with self._lock:
             reply = Talk(self, call, cancelled, on_line).have(cwd, paths, timeout_s)
-        if not self.alive:
+        if reply.failure is not None and not self.alive:
             self.close()
         return reply
+
+    def key_of(self, blob: bytes) -> str:
+        """By what name the guest knows a body; the last one is remembered."""
+        if blob != self._last_body[0]:
+            self._last_body = (blob, hashlib.sha256(blob).hexdigest())
+        return self._last_body[1]
 
     def ending(self) -> tuple[int, int] | None:
         """How the process ended (`si_code`, `si_status`), or None while it runs.
@@ -179,7 +204,9 @@ class Guest:
             self._lock.release()
 
     def _release(self) -> None:
+        self.released = True
         self.channel.close()
+        self._own_spares.close()
         process = self._process
         if process is None:
             return

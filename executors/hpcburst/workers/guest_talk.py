@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import select
 import signal
 import time
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from hpcburst.results import Failure, Fault, Line, Usage
-from hpcburst.workers.guest_lines import LineReader
+from hpcburst.workers.guest.usage import USAGE
 from hpcburst.workers.oom import oom_kills
 
 if TYPE_CHECKING:
@@ -31,8 +28,17 @@ GRACE_S = 2.0
 POLL_S = 0.1
 """How often a running call looks whether it was cancelled."""
 
+MAX_BODIES = 256
+"""Bodies a guest remembers: one that closes over another value each time is another body."""
+
 END_S = 10.0
 """How long a guest that hung up may take to be gone: it may be writing a core dump."""
+
+
+_CHILD_KILLED = (
+    "(Meanwhile the kernel killed a process of this job at the job's memory limit: "
+    "ask for more, @needs(memory=...))"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +47,13 @@ class GuestReply:
 
     Attributes:
         payload: The pickled value; b"" if there is none.
-        buffers: Its large buffers.
+        buffers: Its large buffers: bytes-like, in memory shared with no other process.
         failure: What went wrong; None if it ended well.
         usage: What it took.
     """
 
     payload: bytes = b""
-    buffers: tuple[bytes, ...] = ()
+    buffers: tuple[Any, ...] = ()
     failure: Failure | None = None
     usage: Usage = field(default_factory=Usage)
 
@@ -78,15 +84,16 @@ class Talk:
         self._cancelled = cancelled
         self._on_line = on_line
         self._begun = time.time()
-        self._poll = select.poll()
-        self._readers = {fd: LineReader(fd, name) for fd, name in guest.outputs.items()}
 
     def have(self, cwd: str | None, paths: Sequence[str], timeout_s: float | None) -> GuestReply:
         """Greet if need be, ask, listen, and tell how it ended."""
         if self._guest.failed_start:
             return self._not_started(self._guest.failed_start)
-        for descriptor in (self._guest.channel.fileno(), *self._readers):
-            self._poll.register(descriptor, select.POLLIN)
+        if self._guest.closing:
+            return self._lost()
+        if self._guest.greeted:
+            self._read(0)  # what children of an earlier body still wrote is not this one's
+        self._guest.transcript.begin(self._on_line)
         try:
             return self._greet() or self._ask(cwd, paths, timeout_s)
         except _HungUpError:
@@ -103,16 +110,16 @@ class Talk:
         if isinstance(heard, Fault):
             self._guest.kill()
             if heard is Fault.CANCELLED:
-                return self._failed(Fault.CANCELLED, "Cancelled", f"{self._name} was withdrawn")
+                return self._withdrawn()
             return self._not_started(f"it did not answer within {START_LIMIT_S:g} s")
+        self._guest.transcript.expect(heard[0]["mark"])
         self._guest.greeted = True
         return None
 
     def _ask(self, cwd: str | None, paths: Sequence[str], timeout_s: float | None) -> GuestReply:
         until = None if timeout_s is None else time.monotonic() + timeout_s
         if self._cancelled is not None and self._cancelled.is_set():
-            return self._failed(Fault.CANCELLED, "Cancelled", f"{self._name} was withdrawn")
-        self._drain(None)  # what children of an earlier body still wrote is not this one's
+            return self._withdrawn()
         self._send(cwd, paths)
         heard = self._listen(until)
         if isinstance(heard, Fault):
@@ -124,32 +131,41 @@ class Talk:
         return self._call.body.name
 
     def _send(self, cwd: str | None, paths: Sequence[str]) -> None:
-        body = self._call.body
-        key = hashlib.sha256(body.blob).hexdigest()
-        new = key not in self._guest.seen
-        message = {"key": key, "name": body.name, "blob": new, "cwd": cwd, "paths": list(paths)}
-        blobs = [body.blob] if new else []
+        body, seen = self._call.body, self._guest.seen
+        key = self._guest.key_of(body.blob)
+        forget = len(seen) >= MAX_BODIES
+        if forget:
+            seen.clear()
+        message = {
+            "key": key,
+            "name": body.name,
+            "blob": key not in seen,
+            "forget": forget,
+            "cwd": cwd,
+            "paths": list(paths),
+        }
+        parts = [self._call.payload, *self._call.buffers]
+        if key not in seen:
+            parts.insert(0, body.blob)
         try:
-            self._guest.channel.send(message, [*blobs, self._call.payload, *self._call.buffers])
+            self._guest.channel.send(message, parts, spare=self._guest.spares.take(parts))
         except OSError as error:
             raise _HungUpError from error
-        self._guest.seen.add(key)
+        seen.add(key)
 
     def _listen(
         self, until: float | None, *, heed_cancel: bool = True
     ) -> tuple[dict[str, Any], list[Any]] | Fault:
         """The next message that is not a log record; or why to stop listening."""
         cancelled = self._cancelled if heed_cancel else None
-        line = self._guest.channel.fileno()
+        transcript = self._guest.transcript
         while True:
-            ready = {descriptor for descriptor, _ in self._poll.poll(_slice_ms(until, cancelled))}
-            self._drain(self._on_line, ready)
-            if line in ready:
+            if self._read(_slice_ms(until, cancelled)):
                 message, parts = self._hear()
-                self._drain(self._on_line)  # it was written before this was said
                 if "log" not in message:
                     return message, parts
-                self._on_line(Line(message["text"], message["log"], message["at"]))
+                line = Line(message["text"], message["log"], message["at"])
+                transcript.log(message["mark"], line)
             if cancelled is not None and cancelled.is_set():
                 return Fault.CANCELLED
             if until is not None and time.monotonic() >= until:
@@ -157,26 +173,31 @@ class Talk:
 
     def _hear(self) -> tuple[dict[str, Any], list[Any]]:
         try:
-            return self._guest.channel.recv(copy=True)
+            return self._guest.channel.recv()
         except (EOFError, OSError, ValueError) as error:
             raise _HungUpError from error
 
-    def _drain(self, on_line: Callable[[Line], None] | None, ready: set[int] | None = None) -> None:
-        for descriptor, reader in self._readers.items():
-            if (ready is None or descriptor in ready) and not reader.read(on_line):
-                with suppress(KeyError):
-                    self._poll.unregister(descriptor)
+    def _read(self, limit_ms: float | None) -> bool:
+        """Wait; take what the outputs hold; tell whether there is a message too.
 
-    def _end_lines(self) -> None:
-        self._drain(self._on_line)
-        for reader in self._readers.values():
-            reader.end(self._on_line)
+        All that was written before that message was sent has been taken then.
+        """
+        guest = self._guest
+        line = guest.channel.fileno()
+        message = guest.channel.pending
+        for descriptor, _ in guest.poll.poll(0 if message else limit_ms):
+            if descriptor == line:
+                message = True
+            elif not guest.transcript.read(descriptor):
+                guest.poll.unregister(descriptor)
+        return message
 
     # --- how it ended ----------------------------------------------------------------------------
 
     def _reply(self, message: dict[str, Any], parts: list[Any]) -> GuestReply:
-        self._end_lines()
-        usage = Usage(**message["usage"])
+        self._guest.transcript.end()
+        self._guest.spares.give(self._guest.channel.returned(free=message.get("free", False)))
+        usage = Usage(*USAGE.unpack(parts.pop(0)))
         if message["reply"] == "ok":
             return GuestReply(parts[0], tuple(parts[1:]), usage=usage)
         failure = Failure(
@@ -186,8 +207,10 @@ class Talk:
             message["traceback"],
             parts[0] if parts else None,
         )
+        if failure.fault is Fault.RAISED and self._was_short_of_memory():
+            failure = replace(failure, traceback=f"{failure.traceback.rstrip()}\n{_CHILD_KILLED}\n")
         if failure.fault is Fault.ARGUMENTS:  # a body it could not rebuild must be sent again
-            self._guest.seen.discard(hashlib.sha256(self._call.body.blob).hexdigest())
+            self._guest.seen.discard(self._guest.key_of(self._call.body.blob))
         return GuestReply(failure=failure, usage=usage)
 
     def _stop(self, fault: Fault, timeout_s: float | None) -> GuestReply:
@@ -205,27 +228,38 @@ class Talk:
             self._guest.kill()
             self._ending()
             return self._failed(fault, kind, f"{why} by killing its process")
-        self._end_lines()
-        message, _ = heard
+        self._guest.transcript.end()
+        message, parts = heard
+        self._guest.spares.give(self._guest.channel.returned(free=message.get("free", False)))
         failure = Failure(fault, kind, why, message.get("traceback", ""))
-        return GuestReply(failure=failure, usage=Usage(**message["usage"]))
+        return GuestReply(failure=failure, usage=Usage(*USAGE.unpack(parts[0])))
+
+    def _withdrawn(self) -> GuestReply:
+        return self._failed(Fault.CANCELLED, "Cancelled", f"{self._name} was withdrawn")
+
+    def _lost(self) -> GuestReply:
+        return self._failed(Fault.CANCELLED, "Cancelled", f"{self._name} lost its pilot")
 
     def _not_started(self, why: str) -> GuestReply:
-        python = self._guest.python
+        python, self._guest.failed_start = self._guest.python, why
         return self._failed(Fault.ENV, "NotStarted", f"{python} does not start as Python: {why}")
 
     def _died(self) -> GuestReply:
         if self._guest.closing:
-            return self._failed(Fault.CANCELLED, "Cancelled", f"{self._name} lost its pilot")
+            return self._lost()
         kind, how = self._ending()
         fault = Fault.DIED
         if kind == "SIGKILL":
-            kills = oom_kills()
-            if kills is not None and kills > self._guest.kills_before:
+            if self._was_short_of_memory():
                 fault, how = Fault.OUT_OF_MEMORY, f"{how} at the job's memory limit"
             else:
                 how += ": by the memory limit, the batch system or a person"
         return self._failed(fault, kind, f"The process that ran {self._name} {how}")
+
+    def _was_short_of_memory(self) -> bool:
+        """Whether the kernel killed a process of this job for memory since the guest was leased."""
+        kills = oom_kills()
+        return kills is not None and kills > self._guest.kills_before
 
     def _ending(self) -> tuple[str, str]:
         """Name and words for how the process ended; one that hung up but lives on is ended."""
@@ -242,9 +276,10 @@ class Talk:
 
     def _failed(self, fault: Fault, kind: str, message: str) -> GuestReply:
         """A failure that the guest did not tell itself; the last it wrote may say more."""
-        self._end_lines()
-        readers = self._readers.values()
-        said = "\n".join(reader.tail for reader in readers if reader.name == "stderr")
+        if self._guest.outputs:
+            self._read(0)
+        self._guest.transcript.end()
+        said = self._guest.transcript.last_errors
         wall_s = time.time() - self._begun
         usage = Usage(started_at=self._begun, wall_s=max(wall_s, 0.0))
         return GuestReply(failure=Failure(fault, kind, message, said), usage=usage)

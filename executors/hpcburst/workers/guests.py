@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from hpcburst.errors import SiteError
 from hpcburst.workers.activation import replay
+from hpcburst.workers.guest_memory import Spares
 from hpcburst.workers.guest_process import Guest
 from hpcburst.workers.guest_talk import GuestReply
+from hpcburst.workers.oom import oom_kills
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -93,6 +95,7 @@ class GuestPool:
         self._idle: list[tuple[str, Guest]] = []  # oldest first
         self._out: set[Guest] = set()
         self._closed = False
+        self._spares = Spares()
         # Guests die with the thread that started them, so one thread starts them all and lasts.
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="hpcburst-guests")
 
@@ -131,9 +134,11 @@ class GuestPool:
         for guest in guests:
             guest.close()
         self._starter.shutdown()
+        self._spares.close()
 
     def _take(self, env: Env | None) -> Guest:
         guest = self._take_idle(_key(env)) or self._start(env)
+        guest.kills_before = oom_kills() or 0  # what other guests were killed for is not its own
         with self._lock:
             self._out.add(guest)
             late = self._closed
@@ -171,8 +176,13 @@ class GuestPool:
             each.close()
 
     def _start(self, env: Env | None) -> Guest:
-        python = sys.executable if env is None else str(Path(env.prefix) / "bin" / "python")
-        return Guest(python, environ=self._environ_of(env), home=self._home, start=self._in_starter)
+        return Guest(
+            sys.executable if env is None else env.interpreter,
+            environ=self._environ_of(env),
+            home=self._home,
+            start=self._in_starter,
+            spares=self._spares,
+        )
 
     def _in_starter(self, function: Callable[[], Any]) -> Any:
         try:

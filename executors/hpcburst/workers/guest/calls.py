@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import sys
 import threading
-import time
 import traceback
 import types
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, Iterator, Sequence
 
-from . import values
+from . import streams, values
 from .logs import STAND_INS
-from .native import flush_c
 from .rebuild import Rebuilt
+from .usage import Meter
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 _ASYNCIO = os.path.join(os.path.dirname(os.path.abspath(os.__file__)), "asyncio")
@@ -46,13 +44,21 @@ class RefusedError(Exception):
 
 
 class Caller:
-    """Runs calls one after the other and remembers the bodies it has seen."""
+    """Runs calls one after the other and remembers the bodies it has seen.
 
-    def __init__(self) -> None:
+    Args:
+        marks: Told when a call begins.
+    """
+
+    def __init__(self, marks: streams.Marks) -> None:
+        self._marks = marks
+        self._meter = Meter()
         self._bodies: dict[str, Rebuilt] = {}
         self._home = os.getcwd()
+        self._reached = ("", "")
         self._path = list(sys.path)
         self._main = threading.get_ident()
+        self._handler = self.interrupt
         self._running = False
         self._held = False
         self._late = False
@@ -91,19 +97,19 @@ class Caller:
         """Do what one message asks; never raises.
 
         Returns:
-            The reply and its parts: the pickled value, or the pickled exception if it has one.
+            The reply and its parts: what it took, then the pickled value, or the pickled exception
+            if it has one.
         """
-        _forget_peak()
-        begun = _usage()
-        started_at = time.time()
+        self._marks.begin()
+        self._meter.begin()
         try:
             reply, out = self._answer(message, parts)
         except BaseException as error:  # noqa: BLE001 - all that a body raises is a reply
             self._running = False
             reply, out = _failure(error, self._bodies.get(message["key"]))
-        _flush()
-        reply["usage"] = dict(_spent(begun), started_at=started_at)
-        return reply, out
+        streams.flush()
+        streams.restore()
+        return reply, [self._meter.end(), *out]
 
     def _answer(self, message: dict[str, Any], parts: Sequence[Any]) -> Any:
         body, args, kwargs = self._ready(message, parts)
@@ -118,8 +124,10 @@ class Caller:
 
     def _ready(self, message: dict[str, Any], parts: Sequence[Any]) -> Any:
         name, parts = message["name"], list(parts)
-        self._go_to(message["cwd"], message["paths"])
+        self._go_to(message["cwd"] or self._home, message["paths"])
         blob = parts.pop(0) if message["blob"] else None
+        if message["forget"]:
+            self._bodies.clear()
         try:
             if blob is not None:
                 self._bodies[message["key"]] = Rebuilt(bytes(blob), STAND_INS)
@@ -134,14 +142,17 @@ class Caller:
             raise RefusedError("arguments", _filled(text, name, error), error) from error
         return body, args, kwargs
 
-    def _go_to(self, cwd: str | None, paths: list[str]) -> None:
+    def _go_to(self, cwd: str, paths: list[str]) -> None:
         try:
-            os.chdir(cwd or self._home)
+            if self._reached != (cwd, _here()):  # a shared file system is not asked for nothing
+                os.chdir(cwd)
+                self._reached = (cwd, _here())
         except OSError as error:
             text = "The folder {} is to be worked in, and this node cannot enter it: {}"
             raise RefusedError("arguments", text.format(cwd, error.strerror), error) from error
         sys.path[:] = self._path + [path for path in paths if path not in self._path]
-        signal.signal(signal.SIGINT, self.interrupt)  # the last body may have changed it
+        if signal.getsignal(signal.SIGINT) is not self._handler:  # changed by the last body
+            signal.signal(signal.SIGINT, self._handler)
 
     def _run(self, function: Any, args: Any, kwargs: Any) -> Any:
         pid = os.getpid()
@@ -157,6 +168,13 @@ class Caller:
             self._running = False
             if os.getpid() != pid:  # the body forked, and its child came back here
                 os._exit(0 if sys.exc_info()[0] is None else 1)
+
+
+def _here() -> str:
+    try:
+        return os.getcwd()
+    except OSError:  # the folder was removed
+        return ""
 
 
 def _failure(error: BaseException, body: Rebuilt | None) -> Any:
@@ -217,54 +235,3 @@ def _unpicklable(name: str, value: Any, error: BaseException) -> str:
     return "{} returned a value of type {} that cannot be pickled ({}); {}".format(
         name, kind, _text(error), instead
     )
-
-
-def _flush() -> None:
-    """Give the pilot all that was written, and undo a body's redirections."""
-    flush_c()
-    for stream, own in ((sys.stdout, sys.__stdout__), (sys.stderr, sys.__stderr__)):
-        for each in {id(stream): stream, id(own): own}.values():
-            with suppress(Exception):  # a body may have closed or replaced it
-                each.flush()  # type: ignore[union-attr]
-    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
-
-
-def _usage() -> tuple[float, float]:
-    cpu_s = 0.0
-    for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
-        used = resource.getrusage(who)
-        cpu_s += used.ru_utime + used.ru_stime
-    return time.perf_counter(), cpu_s
-
-
-def _spent(begun: tuple[float, float]) -> dict[str, float]:
-    wall, cpu = _usage()
-    return {"wall_s": wall - begun[0], "cpu_s": cpu - begun[1], "max_rss_mb": _max_rss_mb()}
-
-
-def _forget_peak() -> None:
-    """Count peak memory from here: this process has run other bodies."""
-    try:
-        descriptor = os.open("/proc/self/clear_refs", os.O_WRONLY)
-    except OSError:  # the peak then is that of all bodies so far
-        return
-    with suppress(OSError):
-        os.write(descriptor, b"5")
-    os.close(descriptor)
-
-
-def _max_rss_mb() -> float:
-    """Peak resident memory since `_forget_peak` in MB (10^6 bytes), or 0.0 if it cannot be read.
-
-    Not `ru_maxrss`: Linux counts the pilot's own peak into it, from before the start of the guest.
-    """
-    try:
-        descriptor = os.open("/proc/self/status", os.O_RDONLY)
-        try:
-            status = os.read(descriptor, 8192)
-        finally:
-            os.close(descriptor)
-        at = status.index(b"VmHWM:") + 6
-        return int(status[at : status.index(b"kB", at)]) * 1024 / 1e6
-    except (OSError, ValueError):
-        return 0.0

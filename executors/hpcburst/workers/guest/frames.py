@@ -1,29 +1,35 @@
 """Messages between pilot and guest over an inherited pair of sockets.
 
 A message is a small dict of plain data and a list of byte parts. Parts of 32 KiB and more share
-one segment of anonymous memory whose descriptor goes along: one copy in, none out, and no name that
-could stay behind. Nothing here unpickles anything.
+one segment of anonymous memory whose descriptor goes along: one copy in and none out. The guest
+answers in the same segment when nothing there looks into it any more; parts that lie in it already
+are not copied at all. Nothing here unpickles anything.
 """
 
 from __future__ import annotations
 
 import array
 import json
-import mmap
 import os
 import socket
 import struct
 import threading
 from typing import Any, Sequence
 
+from .segments import Segment, room_for
+
 LARGE_BYTES = 32 * 1024
 """Parts of this size and more go through shared memory; below, through the socket."""
 
-_HEAD = struct.Struct("<IIQQ")  # dict's bytes, number of parts, bytes that follow, segment's bytes
-_ROW = struct.Struct("<Q?")  # bytes of a part, whether it lies in the segment
-_ALIGN = 64
-_WRITE_BYTES = 1 << 30  # Linux writes at most 2 GiB at once
+# dict's bytes, number of parts, whose the segment is, bytes that follow, segment's bytes
+_HEAD = struct.Struct("<IIIQQ")
+_ROW = struct.Struct("<Qq")  # bytes of a part, where it begins in the segment or _INLINE
+_INLINE = -1
+_NO_SEGMENT, _GOES_ALONG, _YOURS = 0, 1, 2
 _CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+_READ_BYTES = 16 * 1024
+_ONE_DESCRIPTOR = socket.CMSG_SPACE(array.array("i").itemsize)
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class Channel:
@@ -31,174 +37,240 @@ class Channel:
 
     Args:
         sock: A connected stream socket, which the channel owns from now on.
+
+    Attributes:
+        lent: The segment we sent last.
+        held: The segment that came with the last message, if one came.
     """
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._sending = threading.Lock()
+        self._heard = b""
+        self._descriptors: list[int] = []
+        self._last_said: tuple[dict[str, Any], bytes] = ({}, b"{}")
+        self._last_heard: tuple[dict[str, Any], bytes] = ({}, b"{}")
+        self.lent: Segment | None = None
+        self.held: Segment | None = None
 
     def fileno(self) -> int:
-        """The socket's descriptor, to wait on."""
+        """The socket's descriptor, to wait on while nothing is `pending`."""
         return self._sock.fileno()
+
+    @property
+    def pending(self) -> bool:
+        """Whether a message was read already that waiting on the socket would not show."""
+        return bool(self._heard)
 
     def close(self) -> None:
         """Hang up. Idempotent."""
         self._sock.close()
+        for segment in (self.lent, self.held):
+            if segment is not None:
+                segment.close()
+        while self._descriptors:
+            os.close(self._descriptors.pop())
 
-    def send(self, message: dict[str, Any], parts: Sequence[Any] = ()) -> None:
-        """Send a message; threads may call it at the same time.
+    def send(
+        self, message: dict[str, Any], parts: Sequence[Any] = (), *, spare: Segment | None = None
+    ) -> None:
+        """Send a message; threads may call it at the same time as long as no part is large.
 
         Args:
             message: Plain data that JSON can say.
             parts: Bytes-like, contiguous.
+            spare: Memory of at least `room_needed(parts)` bytes for the large parts; fresh memory
+                is taken otherwise. It is `lent` then.
 
         Raises:
             OSError: The other end has gone.
         """
-        views = [memoryview(part).cast("B") if len(part) else memoryview(b"") for part in parts]
-        segment, total = _segment([view for view in views if view.nbytes >= LARGE_BYTES])
-        try:
-            text = json.dumps(message).encode()
-            shared = [segment >= 0 and view.nbytes >= LARGE_BYTES for view in views]
-            stream = [_ROW.pack(view.nbytes, lies) for view, lies in zip(views, shared)]  # noqa: B905 - 3.8
-            stream.append(text)
-            stream += [bytes(view) for view, lies in zip(views, shared) if not lies]  # noqa: B905 - 3.8
-            follows = sum(map(len, stream))
-            head = _HEAD.pack(len(text), len(views), follows, total)
-            with self._sending:
-                self._write(b"".join([head, *stream]), segment)
-        finally:
-            if segment >= 0:
-                os.close(segment)
+        views = [_flat(part) for part in parts]
+        large = _large(views)
+        segment = (spare or Segment.make(room_for(views[i] for i in large))) if large else None
+        if segment is None:  # nothing is large, or the socket takes all
+            self._post(message, views, {}, _NO_SEGMENT)
+            return
+        self.lent = segment
+        places = dict(zip(large, segment.fill(views[i] for i in large)))  # noqa: B905 - 3.8
+        self._post(message, views, places, _GOES_ALONG)
 
-    def recv(self, *, copy: bool = False) -> tuple[dict[str, Any], list[Any]]:
-        """Wait for the next message.
+    def send_back(self, message: dict[str, Any], parts: list[Any]) -> None:
+        """Answer the last message, in the memory that it came in where that can be.
+
+        `message["free"]` tells the other end whether that memory may be used again.
 
         Args:
-            copy: Whether large parts are `bytes` of their own; else they are writable views of
-                the shared memory, which lives as long as they do.
+            message: Plain data that JSON can say.
+            parts: Bytes-like, contiguous, known to the caller by this list only; it is emptied.
+
+        Raises:
+            OSError: The other end has gone.
+        """
+        views = [_flat(part) for part in parts]
+        del parts[:]
+        held, self.held = self.held, None
+        try:
+            places = None if held is None else self._places_in(held, views, message)
+            if places is None:
+                self.send(message, views)
+            else:
+                self._post(message, views, places, _YOURS if places else _NO_SEGMENT)
+        finally:
+            for segment in (held, self.lent):
+                if segment is not None:
+                    segment.close()
+            self.lent = None
+
+    def returned(self, *, free: bool) -> list[Segment]:
+        """After a reply: the segments that nobody at the other end looks into.
+
+        Args:
+            free: What the reply said of the segment that we lent.
+        """
+        lent, held = self.lent, self.held
+        self.lent = self.held = None
+        if lent is not None and not free:
+            lent.close()
+            lent = None
+        return [segment for segment in (lent, held) if segment is not None]
+
+    def recv(self) -> tuple[dict[str, Any], list[Any]]:
+        """Wait for the next message.
+
+        Returns:
+            The message and its parts. Large parts are writable views of the shared memory, which
+            lives as long as they do.
 
         Raises:
             EOFError: The other end has gone.
             OSError: It has gone in the middle of a message.
         """
-        head, descriptors = self._read_head()
-        try:
-            size, count, follows, total = _HEAD.unpack(head)
-            rest = memoryview(self._read(follows))
-            at = count * _ROW.size
-            rows = list(_ROW.iter_unpack(rest[:at]))
-            message = json.loads(bytes(rest[at : at + size]))
-            shared = _parts(descriptors[0], rows, total, copy) if total else []
-            return message, _in_order(rows, rest[at + size :], shared)
-        finally:
-            for descriptor in descriptors:
-                os.close(descriptor)
+        heard = self._heard or self._hear(_READ_BYTES)
+        while len(heard) < _HEAD.size:
+            heard += self._hear(_READ_BYTES)
+        size, count, whose, follows, total = _HEAD.unpack_from(heard)
+        end = _HEAD.size + follows
+        if len(heard) < end:
+            heard = self._hear_until(heard, end)
+        self._heard = heard[end:]
+        self.held = self._segment(whose, total) if whose else None
+        at = _HEAD.size + count * _ROW.size
+        message = self._decoded(heard[at : at + size])
+        rows = list(_ROW.iter_unpack(heard[_HEAD.size : at]))
+        return message, _in_order(rows, heard, at + size, self.held)
 
-    def _write(self, stream: bytes, segment: int) -> None:
-        along = []
-        if segment >= 0:
-            along = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [segment]))]
-        sent = self._sock.sendmsg([stream], along)
-        if sent < len(stream):
-            self._sock.sendall(memoryview(stream)[sent:])
+    # --- sending ---------------------------------------------------------------------------------
 
-    def _read_head(self) -> tuple[bytearray, list[int]]:
-        descriptors = array.array("i")
-        space = socket.CMSG_SPACE(descriptors.itemsize)
-        data, ancillary, _, _ = self._sock.recvmsg(_HEAD.size, space, _CLOEXEC)
+    def _places_in(
+        self, held: Segment, views: list[Any], message: dict[str, Any]
+    ) -> dict[int, int] | None:
+        """Where the large parts are in memory that the other end gave; None if they cannot be."""
+        large = _large(views)
+        found = {index: held.offset_of(views[index]) for index in large}
+        inside = {index: offset for index, offset in found.items() if offset is not None}
+        sizes = {index: views[index].nbytes for index in inside}
+        for index, size in sizes.items():  # let go, to see whether anybody else looks into it
+            views[index] = _Size(size)
+        message["free"] = held.left_alone
+        if message["free"] and len(inside) == len(large):
+            return inside
+        for index, offset in inside.items():
+            views[index] = held.view(offset, sizes[index])
+        if inside or not message["free"] or room_for(views[i] for i in large) > held.size:
+            return None
+        return dict(zip(large, held.fill(views[i] for i in large)))  # noqa: B905 - 3.8
+
+    def _post(
+        self, message: dict[str, Any], views: list[Any], places: dict[int, int], whose: int
+    ) -> None:
+        text = self._encoded(message)
+        rows = [_ROW.pack(v.nbytes, places.get(i, _INLINE)) for i, v in enumerate(views)]
+        inline = [v for i, v in enumerate(views) if i not in places] if places else views
+        rest = b"".join([*rows, text, *inline])
+        segment = self.lent if whose == _GOES_ALONG else None
+        size = 0 if segment is None else segment.size
+        data = _HEAD.pack(len(text), len(views), whose, len(rest), size) + rest
+        with self._sending:
+            sent = self._sock.send(data) if segment is None else self._send_along(data, segment)
+            if sent < len(data):
+                self._sock.sendall(memoryview(data)[sent:])
+
+    def _send_along(self, data: bytes, segment: Segment) -> int:
+        descriptors = array.array("i", [segment.descriptor])
+        return self._sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])
+
+    def _encoded(self, message: dict[str, Any]) -> bytes:
+        """As JSON; most messages say what the last one said."""
+        said, text = self._last_said
+        if said != message:
+            text = _encode(message).encode()
+            self._last_said = (dict(message), text)
+        return text
+
+    def _decoded(self, text: bytes) -> dict[str, Any]:
+        if text != self._last_heard[1]:
+            self._last_heard = (json.loads(text.decode()), text)
+        return dict(self._last_heard[0])
+
+    # --- receiving -------------------------------------------------------------------------------
+
+    def _hear_until(self, heard: bytes, size: int) -> bytes:
+        whole = bytearray(heard)
+        while len(whole) < size:
+            whole += self._hear(size - len(whole))
+        return bytes(whole)
+
+    def _hear(self, size: int) -> bytes:
+        data, ancillary, _, _ = self._sock.recvmsg(min(size, 1 << 20), _ONE_DESCRIPTOR, _CLOEXEC)
         for level, kind, raw in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                descriptors = array.array("i")
                 descriptors.frombytes(raw[: len(raw) - len(raw) % descriptors.itemsize])
+                self._descriptors.extend(descriptors)
         if not data:
             raise EOFError("the other end has hung up")
-        return bytearray(data) + self._read(_HEAD.size - len(data)), list(descriptors)
+        return data
 
-    def _read(self, size: int) -> bytearray:
-        got = bytearray(size)
-        view, at = memoryview(got), 0
-        while at < size:
-            count = self._sock.recv_into(view[at:])
-            if not count:
-                raise EOFError("the other end has hung up")
-            at += count
-        return got
+    def _segment(self, whose: int, total: int) -> Segment:
+        if whose == _YOURS:
+            segment, self.lent = self.lent, None
+        else:
+            segment = Segment(self._descriptors.pop(0), total) if self._descriptors else None
+        if segment is None:
+            raise EOFError("a message came without its memory")
+        return segment
 
 
-def _in_order(rows: list[Any], inline: memoryview, shared: list[Any]) -> list[Any]:
+def room_needed(parts: Sequence[Any]) -> int:
+    """Bytes of a segment that holds the large ones of some parts."""
+    views = [_flat(part) for part in parts]
+    return room_for(views[index] for index in _large(views))
+
+
+class _Size:
+    """Holds the place of a part that is not to be looked at."""
+
+    def __init__(self, nbytes: int) -> None:
+        self.nbytes = nbytes
+
+
+def _flat(part: Any) -> Any:
+    return memoryview(part).cast("B") if len(part) else memoryview(b"")
+
+
+def _large(views: Sequence[Any]) -> list[int]:
+    return [index for index, view in enumerate(views) if view.nbytes >= LARGE_BYTES]
+
+
+def _in_order(rows: list[Any], stream: bytes, at: int, segment: Segment | None) -> list[Any]:
     """All parts as they were given: some came in the stream, some in the segment."""
-    parts, from_segment, at = [], iter(shared), 0
-    for length, lies in rows:
-        if lies:
-            parts.append(next(from_segment))
-        else:
-            parts.append(bytes(inline[at : at + length]))
-            at += length
-    return parts
-
-
-def _segment(views: list[memoryview]) -> tuple[int, int]:
-    """A descriptor of anonymous memory that holds the views one after the other, and its size."""
-    total = sum(_padded(view.nbytes) for view in views)
-    descriptor = _anonymous_memory() if total else -1
-    if descriptor < 0:
-        return -1, 0
-    try:
-        os.ftruncate(descriptor, total)
-        offset = 0
-        for view in views:
-            _fill(descriptor, view, offset)
-            offset += _padded(view.nbytes)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor, total
-
-
-def _fill(descriptor: int, view: memoryview, offset: int) -> None:
-    """Write, not map and copy: fresh pages need no zeroing and no faults then."""
-    done = 0
-    while done < view.nbytes:
-        done += os.pwrite(descriptor, view[done : done + _WRITE_BYTES], offset + done)
-
-
-def _parts(descriptor: int, rows: list[Any], total: int, copy: bool) -> list[Any]:
+    shared = iter(segment.parts([row for row in rows if row[1] != _INLINE]) if segment else ())
     parts: list[Any] = []
-    offset = 0
-    shared = None if copy else memoryview(mmap.mmap(descriptor, total))
-    for length in (length for length, lies in rows if lies):
-        if shared is None:
-            parts.append(_pread(descriptor, length, offset))
+    for length, offset in rows:
+        if offset == _INLINE:
+            parts.append(stream[at : at + length])
+            at += length
         else:
-            parts.append(shared[offset : offset + length])
-        offset += _padded(length)
+            parts.append(next(shared))
     return parts
-
-
-def _pread(descriptor: int, length: int, offset: int) -> bytes:
-    first = os.pread(descriptor, length, offset)
-    if len(first) == length:
-        return first
-    pieces = [first]
-    got = len(first)
-    while got < length:
-        pieces.append(os.pread(descriptor, length - got, offset + got))
-        if not pieces[-1]:
-            raise EOFError("the shared memory is shorter than announced")
-        got += len(pieces[-1])
-    return b"".join(pieces)
-
-
-def _padded(size: int) -> int:
-    return -(-size // _ALIGN) * _ALIGN
-
-
-def _anonymous_memory() -> int:
-    """A descriptor of memory without a name; -1 if there is none, then the socket takes all."""
-    try:
-        if hasattr(os, "memfd_create"):
-            return os.memfd_create("hpcburst")
-        # Pythons built for an old C library lack the call, though the machine has it.
-        return os.open("/dev/shm", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)  # noqa: S108 - no name
-    except OSError:
-        return -1

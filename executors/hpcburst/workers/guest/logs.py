@@ -7,6 +7,8 @@ import os
 import sys
 from typing import Any, Callable
 
+from . import streams
+
 TASK_LOGGER = "hpcburst.task"
 
 
@@ -29,7 +31,7 @@ class HomeHandler(logging.Handler):
             if os.getpid() != self._pid:
                 sys.stderr.write(text + "\n")
                 return
-            sys.stdout.flush()  # what was printed before was said before
+            streams.flush()  # what was printed before was said before
             self._send(record.levelname, text, record.created)
         except Exception:  # noqa: BLE001 - as `logging` asks of handlers
             self.handleError(record)

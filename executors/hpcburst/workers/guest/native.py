@@ -1,4 +1,4 @@
-"""The two calls into the C library that Python does not offer; both do without where they must."""
+"""Calls into the C library that not every Python offers; all do without where they must."""
 
 from __future__ import annotations
 
@@ -30,6 +30,12 @@ def flush_c() -> None:
     libc = _libc()
     if libc is not None:
         libc.fflush(None)
+
+
+def memfd_create(name: str, flags: int) -> int:
+    """As `os.memfd_create`, which Pythons built for an old C library lack; -1 if there is none."""
+    call = getattr(_libc(), "memfd_create", None)
+    return -1 if call is None else int(call(name.encode(), flags))
 
 
 _loaded: list[Any] = []

@@ -11,6 +11,7 @@ import builtins
 import importlib
 import importlib.util
 import linecache
+import marshal
 import pickle
 import sys
 import types
@@ -127,7 +128,8 @@ class Rebuilt:
         if number in self._making:
             raise UnknownError
         item = self._items[number]
-        make = self._function if item["kind"] in ("function", "lambda") else self._definition
+        is_function = item["kind"] in ("function", "lambda", "code")
+        make = self._function if is_function else self._definition
         self._making.add(number)
         try:
             return make(number, item)
@@ -136,7 +138,10 @@ class Rebuilt:
 
     def _function(self, number: int, item: dict[str, Any]) -> Any:
         """A function first, then what it uses: it may use itself."""
-        made = self._executed(number, item, [None] * len(item["free"]))
+        if item["kind"] == "code":
+            made = self._from_code(item)
+        else:
+            made = self._executed(number, item, [None] * len(item["free"]))
         self._keep(number, item, made)
         self._fill(item)
         cells = dict(zip(made.__code__.co_freevars, made.__closure__ or ()))  # noqa: B905 - 3.8
@@ -159,6 +164,18 @@ class Rebuilt:
             made = eval(text, space)(made)  # noqa: S307
         self._keep(number, item, made)
         return made
+
+    def _from_code(self, item: dict[str, Any]) -> Any:
+        """A function that came by value."""
+        if item["magic"] != importlib.util.MAGIC_NUMBER:
+            raise ImportError(
+                "{} was defined at a prompt or by exec and travels as byte code, which only the "
+                "Python that made it can run; define it in a file".format(item["qualname"])
+            )
+        code = marshal.loads(item["code"])  # noqa: S302 - the driver's own
+        cells = tuple(types.CellType() for _ in code.co_freevars)
+        space = vars(self._spaces[item["module"]])
+        return types.FunctionType(code, space, code.co_name, None, cells)
 
     def _executed(self, number: int, item: dict[str, Any], free: list[Any]) -> Any:
         file, line, column = self._places[number]

@@ -26,23 +26,26 @@ def serve(sock: int, lifeline: int, parent: int) -> None:
         os.set_inheritable(descriptor, False)
     channel = Channel(socket.socket(fileno=sock))
     threading.Thread(target=_watch, args=(lifeline,), daemon=True).start()
-    channel.send({"hello": list(sys.version_info[:3]), "prefix": sys.prefix})
+    token = os.urandom(4).hex()
+    channel.send({"hello": list(sys.version_info[:3]), "prefix": sys.prefix, "mark": token})
     die_with(parent)
-    _serve(channel)
+    _serve(channel, token)
 
 
-def _serve(channel: Channel) -> None:
-    from . import logs
+def _serve(channel: Channel, token: str) -> None:
+    from . import logs, streams
     from .calls import Caller
 
-    caller = Caller()
+    marks = streams.Marks(token)
+    caller = Caller(marks)
 
     def send(level: str, text: str, at: float) -> None:
+        record = {"log": level, "text": text, "at": at}
         with caller.undisturbed():
-            channel.send({"log": level, "text": text, "at": at})
+            marks.log(lambda number: channel.send(dict(record, mark=number)))
 
     logs.install(send)
-    _plain_streams()
+    streams.install(marks)
     signal.signal(signal.SIGINT, caller.interrupt)
     while True:
         try:
@@ -52,18 +55,10 @@ def _serve(channel: Channel) -> None:
         reply, out = caller.answer(message, parts)
         del parts  # the arguments' memory goes back before the next call
         try:
-            channel.send(reply, out)
+            channel.send_back(reply, out)
         except OSError:
             return
         del out, reply
-
-
-def _plain_streams() -> None:
-    """Lines leave as they are written, in one encoding, whatever the env's locale says."""
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(  # type: ignore[union-attr]
-            encoding="utf-8", errors="backslashreplace", line_buffering=True
-        )
 
 
 def _watch(lifeline: int) -> None:
