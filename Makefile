@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 OLDEST := .venv-oldest
 
-.PHONY: demo test test-oldest lint wheel-test clean
+.PHONY: demo test test-oldest test-schedulers bench lint wheel-test clean
 .DEFAULT_GOAL := demo
 
 $(STAMP): pyproject.toml
@@ -19,6 +19,12 @@ demo: $(STAMP)      ## run the demo: Mauna Loa CO2 as a Prefect flow, then as a 
 
 test: $(STAMP)      ## unit, conformance and integration tests on the local queue
 	@$(BIN)/python -m pytest $(PYTEST)
+
+test-schedulers: $(STAMP)   ## bursts on a real Slurm and a real Grid Engine of this machine's own
+	@$(BIN)/python -m pytest tests/schedulers $(PYTEST)
+
+bench: $(STAMP)     ## what it costs beside its peers: one JSON line a figure (QUICK=1: under a minute)
+	@$(BIN)/python bench/envs.py $(if $(QUICK),--quick)
 
 lint: $(STAMP)      ## style, types and import contracts
 	@$(BIN)/ruff check .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
 # How fast examples are drawn is the machine's affair: two cores, and others on them.
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
+
+# A shell that runs the suite in the background has it ignore SIGINT, and every program it starts:
+# what Ctrl-C does could not be seen.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Prefect makes its home when it is imported, which may be before any fixture runs.
 EARLY_HOME = tempfile.mkdtemp(prefix="prefect-")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import socket
 import subprocess
 import sys
@@ -269,6 +270,33 @@ def test_a_result_stays_while_later_calls_come(guest):
     blocks = [value_of(guest, bytearray, memoryview(bytes([i]) * MB)) for i in range(1, 6)]
     views = [value_of(guest, memoryview, block) for block in blocks]
     assert [set(view) for view in views] == [{i} for i in range(1, 6)]
+
+
+def fails_at_length(words):
+    raise ValueError(words)
+
+
+def test_large_values_and_errors_can_travel_on(guest):
+    """However large a payload or an exception, what comes back can be sent to the driver."""
+    reply = guest.call(call_of(bytes, (5 * MB,)))
+    assert pickle.loads(pickle.dumps(reply.payload)) == reply.payload
+    assert values.loads(reply.payload, reply.buffers) == bytes(5 * MB)
+    failure = guest.call(call_of(fails_at_length, ("x" * MB,))).failure
+    assert pickle.loads(pickle.dumps(failure)) == failure
+    assert values.loads(failure.pickled).args == ("x" * MB,)
+
+
+def test_large_arguments_leave_the_driver_without_another_copy():
+    """A call pickles small; its large buffers go beside it, and arrive as they were."""
+    data = os.urandom(3 * MB)
+    call = call_of(len, (memoryview(data),))
+    beside = []
+    payload = pickle.dumps(call, 5, buffer_callback=beside.append)
+    assert len(payload) < 10_000
+    there = pickle.loads(payload, buffers=[bytes(buffer.raw()) for buffer in beside])
+    (args, _) = values.loads(there.payload, there.buffers)
+    assert args[0] == data
+    assert pickle.loads(pickle.dumps(call)).body == call.body
 
 
 # --- when memory runs out ------------------------------------------------------------------------

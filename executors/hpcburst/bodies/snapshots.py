@@ -17,8 +17,8 @@ class Snapshot(mmap.mmap):
     It pickles as a buffer, out of band where the pickler can, and arrives as a memoryview.
     """
 
-    def __reduce_ex__(self, _: Any) -> tuple[Any, ...]:
-        return memoryview, (pickle.PickleBuffer(self),)
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        return memoryview, (pickle.PickleBuffer(self) if protocol >= 5 else self[:],)
 
 
 def snapshot(view: memoryview) -> Any:

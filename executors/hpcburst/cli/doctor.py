@@ -89,8 +89,9 @@ def _scheduler(site: Site) -> Iterator[Finding]:
         f"{machine.cores} cores and {machine.memory_mb} MB for jobs of the local queue",
     )
     words = ", ".join(f"{name} ({path})" for name, path in systems.items()) or "none on PATH"
-    note = "this version runs jobs on the local queue only" if systems else ""
-    yield Finding("batch system", words, "note" if systems else "ok", note)
+    unused = bool(systems) and site.scheduler == "local"
+    note = "not used: `hpcburst.scheduler` is local; name it there, or say auto" if unused else ""
+    yield Finding("batch system", words, "note" if unused else "ok", note)
     for queue in site.queues:
         yield Finding(
             f"queue {queue.name}",

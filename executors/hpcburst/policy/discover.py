@@ -1,20 +1,21 @@
-"""Look at the machine: its cores, its memory, its batch system. Reads, never writes."""
+"""Look at the machine: its cores, its memory, its batch system and that one's queues.
+
+Reads, never writes; the batch system is asked a few commands that change nothing (`policy.ask`).
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-SUBMIT_COMMANDS = {
-    "slurm": "sbatch",
-    "pbs": "qsub",
-    "lsf": "bsub",
-    "htcondor": "condor_submit",
-    "oar": "oarsub",
-}
-"""The command whose presence on PATH tells a batch system; `qsub` is told apart by its company."""
+from hpcburst.errors import SiteError
+from hpcburst.policy.ask import Told, ask, output_or_nothing
+from hpcburst.policy.discovery.found import Found
+from hpcburst.policy.discovery.systems import SYSTEMS
+from hpcburst.policy.present import COMMANDS, detect
 
 RESERVE = 0.9
 """Share of the memory that jobs of the local queue may have together; the rest is for the person
@@ -44,13 +45,49 @@ def this_machine() -> Machine:
 def batch_systems() -> dict[str, str]:
     """The batch systems whose submit command is on PATH: name to path of the command."""
     found = {}
-    for name, command in SUBMIT_COMMANDS.items():
-        path = shutil.which(command)
-        if path and name == "pbs" and shutil.which("qconf"):
-            name = "sge"  # noqa: PLW2901 - Grid Engine has the same qsub; only it has qconf
-        if path:
+    for name, (submit, *_) in COMMANDS.items():
+        path = shutil.which(submit)
+        # Grid Engine and PBS have the same qsub; only one of them has qconf.
+        grid_engine = shutil.which("qconf") is not None
+        if path and not (submit == "qsub" and grid_engine != (name == "sge")):
             found[name] = path
     return found
+
+
+def scheduler_here() -> str:
+    """The name of the batch system that is here, `present.LOCAL` if there is none."""
+    return detect(shutil.which, output_or_nothing)
+
+
+def discover(scheduler: str, asked: Callable[[Sequence[str]], Told] = ask) -> Found:
+    """What a batch system says of its queues.
+
+    Args:
+        scheduler: A key of `discovery.systems.SYSTEMS`.
+        asked: Runs one command that only reads.
+
+    Raises:
+        SiteError: The system cannot be asked, or told of no queue.
+    """
+    system = SYSTEMS.get(scheduler)
+    if system is None:
+        raise SiteError(
+            f"The queues of {scheduler!r} were looked for",
+            "it is no batch system that can be asked",
+            f"those are {', '.join(SYSTEMS)}",
+        )
+    told = {name: asked(argv) for name, argv in system.first.items()}
+    answers = {name: answer.text for name, answer in told.items()}
+    more = {name: asked(argv) for name, argv in system.then(answers).items()}
+    found = system.read({**answers, **{name: answer.text for name, answer in more.items()}})
+    troubles = [answer.trouble for answer in (*told.values(), *more.values()) if answer.trouble]
+    if not found.queues:
+        raise SiteError(
+            f"{scheduler} was asked for its queues",
+            "; ".join(troubles) or "it told of none that can be used",
+            "state them under hpcburst.queues",
+        )
+    return replace(found, remarks=(*found.remarks, *troubles))
 
 
 def _cgroup_limits() -> list[int]:

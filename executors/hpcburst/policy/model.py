@@ -21,6 +21,8 @@ class Queue:
         max_walltime_s: Seconds one job may last.
         total_cores: Cores that all our jobs in it may hold together; None is no such limit.
         total_memory_mb: Memory that all our jobs may hold together; None is no such limit.
+        price: Charge factor: what one core-hour in it costs, in core-hours of an ordinary queue.
+        burst: Whether it is meant for bursts: taken first when a task could go to several.
     """
 
     name: str
@@ -30,6 +32,8 @@ class Queue:
     max_walltime_s: float = 86400.0
     total_cores: int | None = None
     total_memory_mb: int | None = None
+    price: float = 1.0
+    burst: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,8 @@ class Limits:
         connect_s: Seconds a running job may take until its pilot says hello.
         max_sends: How often a task is handed to a pilot when pilots are lost under it.
         max_failed_starts: Jobs in a row that may fail to start before the pool gives up.
+        max_cores: Cores at once, of pending and running jobs together; None is no such limit.
+        max_core_hours: Core-hours that a run may spend; None is no such limit.
     """
 
     max_jobs: int = 100
@@ -57,7 +63,9 @@ class Limits:
     status_interval_s: float = 60.0
     connect_s: float = 120.0
     max_sends: int = 3
-    max_failed_starts: int = 3
+    max_failed_starts: int = 4
+    max_cores: int | None = None
+    max_core_hours: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +116,11 @@ class Site:
         host: Address or name the driver listens on for its pilots.
         envs: How envs are built, and where they lie.
         keep_runs_days: Days a run's record and logs are kept.
+        prefer: What counts among queues that hold a task: "soonest" or "cheapest".
+        forbidden: Queues that are never used; none of them is in `queues`.
+        message: What the centre tells everybody who starts a run; "" is nothing.
+        dialect: How the batch system is set up here, where its dialect must be told (arguments of
+            the class in `hpcburst.jobs`).
     """
 
     scheduler: str
@@ -118,6 +131,10 @@ class Site:
     host: str = "127.0.0.1"
     envs: EnvSettings = field(default_factory=EnvSettings)
     keep_runs_days: float = 10.0
+    prefer: str = "soonest"
+    forbidden: tuple[str, ...] = ()
+    message: str = ""
+    dialect: Mapping[str, str] = field(default_factory=dict)
 
     def queue(self, name: str | None) -> Queue | None:
         """The queue of that name, the default queue for None, or None if there is none."""

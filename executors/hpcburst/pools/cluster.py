@@ -28,10 +28,13 @@ from hpcburst.comms.staging import RunFolder, private_folder, sweep_runs
 from hpcburst.envs.specs.places import Place, resolve_env
 from hpcburst.envs.store import EnvStore
 from hpcburst.errors import RequestError
+from hpcburst.jobs.dialect import Dialect
+from hpcburst.jobs.known import DIALECTS
 from hpcburst.jobs.local import LocalDialect
 from hpcburst.policy.decide import fits, grant
 from hpcburst.policy.load import load_site
 from hpcburst.policy.model import Site
+from hpcburst.policy.present import LOCAL
 from hpcburst.pools.fleet import JobFleet
 from hpcburst.pools.keeper import Keeper
 from hpcburst.pools.planner import Phase
@@ -196,6 +199,8 @@ class BurstCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
             return
         self.status = Status.starting
         self._quieten()
+        if self.site.message:
+            logger.warning("%s", self.site.message)
         shared_root = self.site.paths.shared_root
         sweep_runs(shared_root, self.site.keep_runs_days)
         self._run = RunFolder.make(shared_root)
@@ -221,7 +226,7 @@ class BurstCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
             # Plain Dask tasks survive pilots that leave; ours are not Dask's to count.
             allowed_failures=50,
         )
-        dialect = LocalDialect(private_folder(run.secret / "spool"))
+        dialect = self._dialect(run)
         self._fleet = JobFleet(self.scheduler, self.security, dialect, run, self.site)
         self._keeper = Keeper(self.site, self._fleet, self.record, self._default_shape)
         self.scheduler.add_plugin(_Watcher(self._keeper))
@@ -259,6 +264,12 @@ class BurstCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
             return self
 
         return started().__await__()
+
+    def _dialect(self, run: RunFolder) -> Dialect:
+        name = self.site.scheduler
+        if name == LOCAL:
+            return LocalDialect(private_folder(run.secret / "spool"))
+        return DIALECTS[name](**self.site.dialect)
 
     async def __aenter__(self) -> Self:
         await self._start()

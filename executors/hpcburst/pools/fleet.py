@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from hpcburst.comms.staging import RunFolder, write_private
-from hpcburst.errors import SubmitError
+from hpcburst.errors import SiteError, SubmitError
 from hpcburst.jobs import probe
-from hpcburst.jobs.dialect import Dialect, JobState
+from hpcburst.jobs.dialect import Dialect, JobNews
+from hpcburst.jobs.directives import JOB_NAME, with_section
+from hpcburst.jobs.local import DIRECTIVE
 from hpcburst.policy.model import Site
 from hpcburst.pools.line import Line
 from hpcburst.pools.pilots import Pilot
@@ -46,69 +48,41 @@ def _signals_kept() -> Iterator[None]:
 
 with _signals_kept():
     from dask_jobqueue.core import Job
+    from dask_jobqueue.htcondor import HTCondorJob
+    from dask_jobqueue.lsf import LSFJob
+    from dask_jobqueue.oar import OARJob
+    from dask_jobqueue.pbs import PBSJob
+    from dask_jobqueue.sge import SGEJob
+    from dask_jobqueue.slurm import SLURMJob
 
 DEATH_TIMEOUT_S = 30
 """A pilot that does not find its driver leaves after this long: a dead driver's queued jobs cost
 the site half a minute each, no more."""
 
 
-class PilotJob(Job):  # type: ignore[misc]  # dask-jobqueue is untyped
-    """A batch job with one pilot in it, in whatever dialect the site speaks.
-
-    Args:
-        scheduler: Address of the Dask scheduler.
-        name: The pilot's name.
-        shape: Its shape.
-        dialect: How the batch system is spoken to.
-        run: Folder of the run: credentials, scripts and logs.
-        worker_extra_args: More arguments for the pilot.
-    """
+class LocalJob(Job):  # type: ignore[misc]  # dask-jobqueue is untyped
+    """A job of the embedded queue, for which dask-jobqueue has no header."""
 
     config_name = "local"
 
-    def __init__(
-        self,
-        scheduler: str,
-        name: str,
-        *,
-        shape: Shape,
-        dialect: Dialect,
-        run: RunFolder,
-        worker_extra_args: Sequence[str],
-        local_directory: str,
-    ) -> None:
-        super().__init__(
-            scheduler=scheduler,
-            name=name,
-            cores=shape.cores,
-            memory=f"{shape.memory_mb}MB",
-            processes=1,
-            nanny=False,
-            python=shlex.quote(sys.executable),
-            shebang="#!/bin/sh",
-            worker_command="hpcburst.workers.pilot",
-            worker_extra_args=[shlex.quote(argument) for argument in worker_extra_args],
-            death_timeout=DEATH_TIMEOUT_S,
-            local_directory=shlex.quote(local_directory),
-            job_name="hpcburst",
-            job_script_prologue=["exec \\"],
-        )
-        self._run = run
-        self._argv = dialect.submit_argv()
-        self.job_header = "\n".join(dialect.header(shape, str(run.logs / "%j.log")))
+    def __init__(self, scheduler: str, name: str, **options: Any) -> None:
+        super().__init__(scheduler=scheduler, name=name, **options)
+        self.job_header = "\n".join(f"{DIRECTIVE} {line}" for line in self.job_extra_directives)
 
-    @contextmanager
-    def job_file(self) -> Iterator[str]:
-        """The script lies in the run's private folder for as long as it takes to submit it."""
-        script = self._run.secret / f"{self.name}.sh"
-        write_private(script, self.job_script().encode())
-        try:
-            yield str(script)
-        finally:
-            script.unlink(missing_ok=True)
 
-    async def _submit_job(self, script_filename: str) -> Any:
-        return await self._call([*self._argv, script_filename])
+WRITERS: Mapping[str, type[Job]] = {
+    "local": LocalJob,
+    "slurm": SLURMJob,
+    "pbs": PBSJob,
+    "sge": SGEJob,
+    "lsf": LSFJob,
+    "htcondor": HTCondorJob,
+    "oar": OARJob,
+}
+"""dask-jobqueue's classes, which write the scripts of jobs. Their other verbs are not used."""
+
+_SHEBANG = "#!/bin/bash"
+"""Users' own prologues (`jobqueue.<name>.job-script-prologue`) are written for bash."""
 
 
 @dataclass(slots=True)
@@ -131,7 +105,7 @@ class JobFleet:
 
     def job_script(self, shape: Shape) -> str:
         """The script that a job of this shape would run."""
-        return str(self._job("pilot", shape).job_script())
+        return self._script("pilot", shape)
 
     async def submit(self, name: str, shape: Shape) -> str:
         """Submit a job for a pilot; returns the job id.
@@ -139,18 +113,21 @@ class JobFleet:
         Raises:
             SubmitError: The batch system refused it.
         """
-        job = self._job(name, shape)
+        text = self._script(name, shape)
+        script = self.run.secret / f"{name}.sh"
+        write_private(script, text.encode())
         try:
-            await job.start()
-        except (RuntimeError, ValueError, OSError) as error:
+            return await probe.submit(self.dialect, str(script), text)
+        except SubmitError as error:
             raise SubmitError(
-                f"A job was submitted ({shape})", "the batch system refused it", tail=str(error)
+                f"A job was submitted ({shape})", "the batch system refused it", tail=error.tail
             ) from error
-        return str(job.job_id)
+        finally:
+            script.unlink(missing_ok=True)
 
-    async def states(self, job_ids: Sequence[str]) -> Mapping[str, JobState]:
-        """States of these jobs, by one command."""
-        return await probe.states(self.dialect, job_ids)
+    async def news(self, job_ids: Sequence[str]) -> Mapping[str, JobNews]:
+        """News of these jobs, by one command."""
+        return await probe.news(self.dialect, job_ids)
 
     async def release(self, pilots: Sequence[Pilot]) -> None:
         """End pilots: results of plain Dask move to others first, then all jobs end at once."""
@@ -159,7 +136,20 @@ class JobFleet:
         holding = [address for address in addresses if workers[address].has_what]
         if holding and len(addresses) < len(workers):
             await self.scheduler.retire_workers(workers=holding, close_workers=False, remove=True)
-        await probe.cancel(self.dialect, [p.record.job_id for p in pilots if p.record.job_id])
+        try:
+            await self.cancel([p.record.job_id for p in pilots if p.record.job_id])
+        except SiteError:
+            for address in addresses:  # the batch system is away; the pilots themselves are not
+                await self.dismiss(address)
+            raise
+
+    async def cancel(self, job_ids: Sequence[str]) -> None:
+        """End these jobs, waiting or running."""
+        await probe.cancel(self.dialect, job_ids)
+
+    async def dismiss(self, address: str) -> None:
+        """Tell a pilot to leave; its job ends with it."""
+        await self.scheduler.remove_worker(address, stimulus_id="hpcburst-dismiss", close=True)
 
     async def open_line(self, address: str) -> Line:
         """Open a line to a pilot."""
@@ -167,7 +157,7 @@ class JobFleet:
 
     def log_of(self, job_id: str) -> str:
         """Path of a job's log."""
-        return str(self.run.logs / f"{job_id}.log")
+        return self.dialect.log_of(str(self.run.logs), job_id)
 
     def foreign_tasks(self, address: str) -> int:
         """Tasks of plain Dask that a pilot has."""
@@ -181,19 +171,38 @@ class JobFleet:
         holding = any(worker.has_what for worker in workers)
         return running + len(self.scheduler.queued) + len(self.scheduler.unrunnable) + holding
 
-    def _job(self, name: str, shape: Shape) -> PilotJob:
-        files = self.security.get_tls_config_for_role("worker")
-        return PilotJob(
-            self.scheduler.address,
-            name,
-            shape=shape,
-            dialect=self.dialect,
-            run=self.run,
-            worker_extra_args=[
-                f"--tls-ca-file={files['ca_file']}",
-                f"--tls-cert={files['cert']}",
-                f"--tls-key={files['key']}",
-                f"--host={self.site.host}",
-            ],
-            local_directory=str(self.site.paths.node_root),
+    def _script(self, name: str, shape: Shape) -> str:
+        import dask.config
+
+        section = dask.config.get(f"jobqueue.{self.dialect.name}", None) or {}
+        options = with_section(self.dialect.job_options(shape, str(self.run.logs)), section)
+        job = WRITERS[self.dialect.name](
+            scheduler=self.scheduler.address,
+            name=name,
+            cores=shape.cores,
+            memory=f"{shape.memory_mb}MB",
+            processes=1,
+            nanny=False,
+            # The pilot takes the shell's place: what the batch system signals is the pilot.
+            python=f"exec {shlex.quote(sys.executable)}",
+            interface="",  # the user's is for the driver; a pilot finds its own way to it
+            worker_command="hpcburst.workers.pilot",
+            worker_extra_args=[shlex.quote(argument) for argument in self._arguments()],
+            death_timeout=DEATH_TIMEOUT_S,
+            local_directory=shlex.quote(str(self.site.paths.node_root)),
+            job_name=JOB_NAME,
+            shebang=_SHEBANG,
+            **options,
         )
+        return str(job.job_script())
+
+    def _arguments(self) -> list[str]:
+        """What a pilot must know to find its driver, and to be believed by it."""
+        files = self.security.get_tls_config_for_role("worker")
+        host = [f"--host={self.site.host}"] if self.dialect.name == "local" else []
+        return [
+            f"--tls-ca-file={files['ca_file']}",
+            f"--tls-cert={files['cert']}",
+            f"--tls-key={files['key']}",
+            *host,
+        ]

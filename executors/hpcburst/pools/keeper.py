@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from hpcburst.errors import BurstError, Cancelled, PilotLost, SiteError
-from hpcburst.jobs.dialect import JobState
+from hpcburst.jobs.dialect import JobNews, JobState
 from hpcburst.policy.model import Site
 from hpcburst.pools.chores import Chores
 from hpcburst.pools.line import LineBroken
@@ -38,6 +38,12 @@ GATHER_S = 0.02
 
 DRAIN_S = 15.0
 """A pilot with less of its walltime left takes no more tasks, and its successor is asked for."""
+
+EARLY_S = 60.0
+"""A job is looked at more often so long after its submission: then it starts, or it is refused."""
+
+EARLY_INTERVAL_S = 10.0
+"""How often then."""
 
 UNKNOWN_GRACE_S = 10.0
 """A batch system may not know a job for some seconds after it took it."""
@@ -67,6 +73,8 @@ class Keeper:
     _names: int = 0
     _looked_at: float = 0.0
     _looking: bool = False
+    _unended: set[str] = field(default_factory=set)
+    _try_again_at: float = 0.0
     _awake: asyncio.Event = field(default_factory=asyncio.Event)
     _chores: Chores = field(default_factory=Chores)
     _closed: bool = False
@@ -123,7 +131,13 @@ class Keeper:
     def pilot_up(self, name: str, address: str) -> None:
         """A pilot said hello."""
         pilot = self._pilots.get(name)
-        if pilot is not None and not self._closed:
+        if self._closed:
+            return
+        if (
+            pilot is None
+        ):  # given up while the batch system did not answer, and started all the same
+            self._chores.begin(self.fleet.dismiss(address))
+        else:
             self._chores.begin(self._welcome(pilot, address))
 
     def pilot_gone(self, address: str) -> None:
@@ -235,6 +249,7 @@ class Keeper:
             self._awake.clear()
             try:
                 self._look_at_jobs()
+                self._end_again()
                 self._drain_ending()
                 self._act(self._plan())
             except Exception:  # the edge of the keeper: without it, tasks would wait for ever
@@ -307,26 +322,30 @@ class Keeper:
         The batch system may take its time, and planning does not wait for it; the next call does.
         """
         pending = {p.record.job_id: p for p in self.pilots if p.phase is Phase.PENDING}
-        waited_s = time.monotonic() - self._looked_at
-        if pending and not self._looking and waited_s >= self.site.limits.status_interval_s:
+        now = time.monotonic()
+        fresh = any(now - pilot.since < EARLY_S for pilot in pending.values())
+        usual_s = self.site.limits.status_interval_s
+        interval_s = min(usual_s, EARLY_INTERVAL_S) if fresh else usual_s
+        if pending and not self._looking and now - self._looked_at >= interval_s:
             self._looking = True
             self._chores.begin(self._note_states(pending))
 
     async def _note_states(self, pending: Mapping[str, Pilot]) -> None:
         try:
-            states = await self.fleet.states(list(pending))
+            told = await self.fleet.news(list(pending))
         except SiteError as error:
             logger.warning("the batch system does not answer: %s", error)
             return
         finally:
             self._looked_at = time.monotonic()
             self._looking = False
-        for job_id, state in states.items():
+        for job_id, news in told.items():
             if pending[job_id].phase is Phase.PENDING:
-                self._note_state(pending[job_id], state)
+                self._note_news(pending[job_id], news)
 
-    def _note_state(self, pilot: Pilot, state: JobState) -> None:
-        now = time.monotonic()
+    def _note_news(self, pilot: Pilot, news: JobNews) -> None:
+        now, state = time.monotonic(), news.state
+        pilot.waits_for = news.reason
         if state is JobState.RUNNING and pilot.job_seen_running is None:
             pilot.job_seen_running = now
         mute_s = now - (pilot.job_seen_running or now)
@@ -334,7 +353,10 @@ class Keeper:
             state is JobState.UNKNOWN and now - pilot.since > UNKNOWN_GRACE_S
         ):
             self._forget(pilot, "ended before it said hello")
-            self._never_up(pilot, "it ended")
+            self._never_up(pilot, f"it ended ({news.reason})" if news.reason else "it ended")
+        elif news.held:
+            self._chores.see_through(self._let_go([pilot], "held by the batch system"))
+            self._never_up(pilot, f"it would wait for ever ({news.reason})")
         elif mute_s > self.site.limits.connect_s:
             self._chores.see_through(self._let_go([pilot], "never said hello"))
             self._never_up(pilot, f"it ran for {mute_s:.0f} s")
@@ -371,7 +393,22 @@ class Keeper:
         try:
             await self.fleet.release(pilots)
         except SiteError as error:
-            logger.warning("jobs could not be ended: %s", error)
+            logger.warning("jobs could not be ended, it is tried again: %s", error)
+            self._unended |= {p.record.job_id for p in pilots if p.record.job_id}
+            self._try_again_at = time.monotonic() + self.site.limits.status_interval_s
+
+    def _end_again(self) -> None:
+        """End jobs that could not be ended while the batch system did not answer."""
+        if self._unended and time.monotonic() >= self._try_again_at:
+            job_ids, self._unended = self._unended, set()
+            self._chores.see_through(self._cancel(job_ids))
+
+    async def _cancel(self, job_ids: set[str]) -> None:
+        try:
+            await self.fleet.cancel(sorted(job_ids))
+        except SiteError:
+            self._unended |= job_ids
+            self._try_again_at = time.monotonic() + self.site.limits.status_interval_s
 
     def _forget(self, pilot: Pilot, end: str) -> None:
         if self._pilots.pop(pilot.name, None) is not None:

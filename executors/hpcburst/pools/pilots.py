@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from hpcburst.jobs.dialect import JobState
+from hpcburst.jobs.dialect import JobNews
 from hpcburst.pools.line import Line
 from hpcburst.pools.planner import Phase, PilotView
 from hpcburst.pools.record import PilotRecord
@@ -42,6 +42,7 @@ class Pilot:
         warm: Keys of envs it has a guest for.
         job_seen_running: When its job was first seen running (monotonic seconds).
         foreign: Tasks of plain Dask it had when last looked at.
+        waits_for: Why its job waits, in the batch system's words.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Pilot:
     warm: set[str] = field(default_factory=set)
     job_seen_running: float | None = None
     foreign: int = 0
+    waits_for: str = ""
 
     def enter(self, phase: Phase) -> None:
         """Go on to a phase of its life."""
@@ -122,11 +124,17 @@ class Fleet(Protocol):
     async def submit(self, name: str, shape: Shape) -> str:
         """Submit a job for a pilot of that name and shape; returns the job id."""
 
-    async def states(self, job_ids: Sequence[str]) -> Mapping[str, JobState]:
-        """States of these jobs."""
+    async def news(self, job_ids: Sequence[str]) -> Mapping[str, JobNews]:
+        """News of these jobs."""
 
     async def release(self, pilots: Sequence[Pilot]) -> None:
         """End these pilots and their jobs."""
+
+    async def cancel(self, job_ids: Sequence[str]) -> None:
+        """End these jobs, waiting or running."""
+
+    async def dismiss(self, address: str) -> None:
+        """Tell the pilot at this address to leave."""
 
     async def open_line(self, address: str) -> Line:
         """Open a line to the pilot at this address."""

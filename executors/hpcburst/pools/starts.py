@@ -42,12 +42,16 @@ class Starts:
     def failed(self, shape: Shape, error: BurstError, limit: int) -> bool:
         """Note a failed start; wait a little longer each time.
 
+        Jobs that were asked for together fail together, and count as one.
+
         Returns:
             Whether it is time to give up: it was the `limit`th in a row.
         """
         row = self._rows.setdefault(shape, _Row())
-        row.failures += 1
         row.error = error
+        if time.monotonic() < row.not_before:
+            return False
+        row.failures += 1
         logger.warning("a job did not start (%d in a row): %s", row.failures, error)
         give_up = row.failures >= limit
         pause_s = PAUSE_S if give_up else RETRY_S[min(row.failures, len(RETRY_S)) - 1]

@@ -47,7 +47,7 @@ class GuestReply:
 
     Attributes:
         payload: The pickled value; b"" if there is none.
-        buffers: Its large buffers: bytes-like, in memory shared with no other process.
+        buffers: Its large buffers: writable views of memory that nobody else looks into.
         failure: What went wrong; None if it ended well.
         usage: What it took.
     """
@@ -199,13 +199,13 @@ class Talk:
         self._guest.spares.give(self._guest.channel.returned(free=message.get("free", False)))
         usage = Usage(*USAGE.unpack(parts.pop(0)))
         if message["reply"] == "ok":
-            return GuestReply(parts[0], tuple(parts[1:]), usage=usage)
+            return GuestReply(bytes(parts[0]), tuple(parts[1:]), usage=usage)
         failure = Failure(
             Fault(message["reply"]),
             message["kind"],
             message["message"],
             message["traceback"],
-            parts[0] if parts else None,
+            bytes(parts[0]) if parts else None,
         )
         if failure.fault is Fault.RAISED and self._was_short_of_memory():
             failure = replace(failure, traceback=f"{failure.traceback.rstrip()}\n{_CHILD_KILLED}\n")

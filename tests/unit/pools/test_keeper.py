@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from hpcburst.errors import BurstError, Cancelled, PilotLost, SiteError, SubmitError
-from hpcburst.jobs.dialect import JobState
+from hpcburst.jobs.dialect import JobNews, JobState
 from hpcburst.policy.model import Limits, Paths, Queue, Site
 from hpcburst.pools import keeper as keeper_module
 from hpcburst.pools import starts
@@ -104,10 +104,10 @@ class Fleet:
         self.jobs[job_id] = JobState.ENDED
         (self.logs / f"{job_id}.log").write_text("no such python\n")
 
-    async def states(self, job_ids):
+    async def news(self, job_ids):
         if self.mute:
             raise SiteError("squeue was run", "no answer")
-        return {job_id: self.jobs.get(job_id, JobState.UNKNOWN) for job_id in job_ids}
+        return {job_id: JobNews(self.jobs.get(job_id, JobState.UNKNOWN)) for job_id in job_ids}
 
     async def release(self, pilots):
         await self.release_gate.wait()

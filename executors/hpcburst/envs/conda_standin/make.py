@@ -88,7 +88,7 @@ def open_store(progress: Callable[[str, int, int | None], None] | None = None) -
     from hpcburst.envs.store import EnvStore
     from hpcburst.policy.load import load_site
 
-    site = load_site()
+    site = load_site({"scheduler": "local"})  # no batch system is asked for where envs lie
     settings = replace(site.envs, mirror={**site.envs.mirror, **_mirror()})
     root = os.environ.get(ENV_ROOT) or site.paths.shared_root / "envs"
     return EnvStore(root, settings, progress=progress)

@@ -1,0 +1,1 @@
+"""The commands of the fake batch systems: a file for each flavour, over one `engine`."""
