@@ -21,7 +21,7 @@ test: $(STAMP)      ## unit, conformance and integration tests on the local queu
 	@$(BIN)/python -m pytest $(PYTEST)
 
 test-schedulers: $(STAMP)   ## bursts on a real Slurm and a real Grid Engine of this machine's own
-	@$(BIN)/python -m pytest tests/schedulers $(PYTEST)
+	@$(BIN)/python -m pytest tests/schedulers $(if $(LONG),,-m 'not long') $(PYTEST)
 
 bench: $(STAMP)     ## what it costs beside its peers: one JSON line a figure (QUICK=1: under a minute)
 	@$(BIN)/python bench/envs.py $(if $(QUICK),--quick)

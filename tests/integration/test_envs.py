@@ -100,6 +100,16 @@ def test_asking_again_is_free(store, tmp_path):
     assert other.list() == (record,)
 
 
+def test_an_env_that_somebody_else_removed_is_built_again(store, tmp_path):
+    """A flow that runs for days does not hand out an env that was taken away meanwhile."""
+    path = environment_file(tmp_path, "hpctool")
+    first = store.ensure(path)
+    EnvStore(store.root, store.settings).remove(first.key)
+    again = store.ensure(path)
+    assert again == first
+    assert Path(again.prefix, "bin/hpctool").exists()
+
+
 def test_a_changed_file_is_another_env(store, tmp_path):
     """An edited file is read anew: the old env stays, the new one is built beside it."""
     one = store.ensure(environment_file(tmp_path, "toylib 1.*"))

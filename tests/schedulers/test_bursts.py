@@ -133,6 +133,7 @@ def test_a_burst_comes_and_goes(system, driver):
         wait_until(lambda: not jobs_of(system), "the end of idle pilots' jobs", 15)
 
 
+@pytest.mark.long
 def test_jobs_carry_no_data_of_the_user(system, driver):
     """What every user of the machine can list names hpcburst and nothing else."""
     with driver(system) as burst:
@@ -184,6 +185,7 @@ PATH={path} exec {name} "$@"
 """
 
 
+@pytest.mark.long
 def test_a_submit_command_that_fails_three_times_does_no_harm(system, driver, tmp_path):
     """Refused submissions are tried again, later each time; the tasks just wait."""
     name, folder = SUBMIT[system.kind], tmp_path / "bin"
@@ -198,6 +200,7 @@ def test_a_submit_command_that_fails_three_times_does_no_harm(system, driver, tm
     assert int((tmp_path / "count").read_text()) >= 4
 
 
+@pytest.mark.long
 def test_a_scheduler_that_is_down_loses_and_doubles_nothing(system, driver):
     """The batch system does not answer for half a minute: tasks run on, and later ones wait."""
     with driver(system, max_jobs=2) as burst:
@@ -247,6 +250,7 @@ def test_a_preempted_pilots_tasks_go_on_later(slurm, driver):
         slurm.reset()
 
 
+@pytest.mark.long
 def test_walltime_ends_pilots_and_loses_no_task(sge, driver):
     """Pilots of 40 s carry a burst of 90 s: they hand over before their end, and new ones come."""
     pilot = {"memory": "500MB", "walltime": "40s"}

@@ -25,6 +25,8 @@ from support.clusters.slurm import Slurm
 from support.clusters.slurm_conf import Installation, configuration
 from support.processes import marked, wait_until
 
+pytestmark = pytest.mark.long
+
 TESTS = Path(__file__).parents[1]
 SMALL = Size(nodes=2)
 START_S = 20.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -12,8 +11,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpcburst.envs.activation.capture import compose, python_on
-from hpcburst.envs.activation.modules import capture_modules
 from hpcburst.envs.building.build import EnvRecord, read_record
 from hpcburst.envs.building.builders import Builder, Workshop, builder_for
 from hpcburst.envs.building.room import room_for
@@ -25,18 +22,16 @@ from hpcburst.envs.folders import Folders
 from hpcburst.envs.keeping.upkeep import mark_used
 from hpcburst.envs.machine import overrides, this_machine
 from hpcburst.envs.shelves import DepotShelf, Order, SharedShelf, Shelf, activated, locked
-from hpcburst.envs.specs.places import Place, prefix_key, resolve_env
+from hpcburst.envs.specs.places import Place, is_prefix, prefix_key
 from hpcburst.envs.specs.reading import read_spec
-from hpcburst.envs.specs.spec import KEY_LENGTH, EnvSpec
+from hpcburst.envs.specs.spec import EnvSpec
+from hpcburst.envs.wanted import Wanted, added_key, fingerprint, loaded, placed, with_modules
 from hpcburst.errors import EnvError
 from hpcburst.policy.model import EnvSettings
 from hpcburst.tasks import Env
 
 if TYPE_CHECKING:
     from hpcburst.policy.model import Site
-
-Wanted = EnvSpec | Place | Path | str
-"""What an env is asked for with: a spec, or the place or name of one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +114,10 @@ class EnvStore:
             EnvError: It cannot be found, read, solved, built or loaded.
         """
         env = self._env(wanted, tuple(modules))
+        if not self._is_there(env):  # somebody else took it away since we last saw it
+            with self._guard:
+                self._known.clear()
+            env = self._env(wanted, tuple(modules))
         self._mark(env)
         return env
 
@@ -130,16 +129,16 @@ class EnvStore:
         """
         names = tuple(modules)
         if wanted is None:
-            return _added("", names)
+            return added_key("", names)
         if isinstance(wanted, EnvSpec):
-            return self._key(_with(wanted, names))
-        place = _placed(wanted)
+            return self._key(with_modules(wanted, names))
+        place = placed(wanted)
         if place.is_prefix:
             record = read_record(place.path)
-            return _added(record.key if record else prefix_key(place.path), names)
-        name = (_fingerprint(place), names, overrides())
+            return added_key(record.key if record else prefix_key(place.path), names)
+        name = (fingerprint(place), names, overrides())
         if name not in self._keys:
-            self._keys[name] = self._key(_with(self.read(place), names))
+            self._keys[name] = self._key(with_modules(self.read(place), names))
         return self._keys[name]
 
     def place(self, wanted: Wanted, prefix: Path | str) -> Env:
@@ -212,7 +211,7 @@ class EnvStore:
         Raises:
             EnvError: The file cannot be read, or is not right.
         """
-        place = _placed(wanted)
+        place = placed(wanted)
         channels, mirror = self.settings.channels, self.settings.mirror
         return read_spec(
             place.path, channels=channels, mirror=mirror, environment=place.environment
@@ -287,16 +286,16 @@ class EnvStore:
     def _env(self, wanted: Wanted | None, names: tuple[str, ...]) -> Env:
         if wanted is None:
             return self._remembered(
-                ("", names), lambda: self._loaded(None, names, _added("", names))
+                ("", names), lambda: self._loaded(None, names, added_key("", names))
             )
         if isinstance(wanted, EnvSpec):
-            return self._of_spec(_with(wanted, names), "the spec")
-        place = _placed(wanted)
+            return self._of_spec(with_modules(wanted, names), "the spec")
+        place = placed(wanted)
         if place.is_prefix:
             return self._existing(place.path, names)
-        name = (_fingerprint(place), names, overrides())
+        name = (fingerprint(place), names, overrides())
         return self._remembered(
-            name, lambda: self._of_spec(_with(self.read(place), names), str(place))
+            name, lambda: self._of_spec(with_modules(self.read(place), names), str(place))
         )
 
     def _order(self, spec: EnvSpec, source: str, builder: Builder) -> Order:
@@ -319,6 +318,11 @@ class EnvStore:
             order = self._order(spec, source, builder)
             env = self._remembered(order.key, lambda: self._made(order, builder))
         return self._loaded(env, spec.modules, key)
+
+    def _is_there(self, env: Env) -> bool:
+        if env.pack:
+            return Path(env.pack).exists()
+        return not env.prefix or is_prefix(Path(env.prefix))
 
     def _mark(self, env: Env) -> None:
         """Note that an env of this store is used: what nobody uses is taken away one day."""
@@ -345,18 +349,12 @@ class EnvStore:
 
     def _existing(self, prefix: Path, modules: tuple[str, ...]) -> Env:
         record = read_record(prefix) or EnvRecord(key=prefix_key(prefix), prefix=str(prefix))
-        key = _added(record.key, modules)
+        key = added_key(record.key, modules)
         name = (key, str(prefix))
         return self._remembered(name, lambda: self._loaded(activated(record), modules, key))
 
     def _loaded(self, env: Env | None, modules: tuple[str, ...], key: str) -> Env:
-        """An env with modules loaded before it; without an env, what they bring by themselves."""
-        if not modules and env is not None:
-            return env
-        brought = capture_modules(modules, self.settings.modules_init)
-        if env is None:
-            return Env(key, "", brought, python=python_on(brought))
-        return replace(env, key=key, activation=compose(brought, env.activation))
+        return loaded(env, modules, key, self.settings.modules_init)
 
     def _remembered(self, name: object, make: Callable[[], Env]) -> Env:
         with self._guard:
@@ -372,7 +370,7 @@ class EnvStore:
     def _spec_of(self, wanted: Wanted) -> tuple[EnvSpec, str]:
         if isinstance(wanted, EnvSpec):
             return wanted, "the spec"
-        place = _placed(wanted)
+        place = placed(wanted)
         if place.is_prefix:
             raise EnvError(
                 f"The spec of {place} was asked for",
@@ -390,23 +388,6 @@ class EnvStore:
         )
 
 
-def _placed(wanted: Place | Path | str) -> Place:
-    return wanted if isinstance(wanted, Place) else resolve_env(wanted)
-
-
-def _with(spec: EnvSpec, modules: tuple[str, ...]) -> EnvSpec:
-    """The spec with more modules, each once."""
-    return replace(spec, modules=tuple(dict.fromkeys((*spec.modules, *modules))))
-
-
-def _added(key: str, modules: tuple[str, ...]) -> str:
-    """The key of an env that has no spec, with modules loaded before it."""
-    if not modules:
-        return key
-    text = "\n".join((key, *modules))
-    return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
-
-
 def _check_place(target: Path, key: str) -> None:
     record = read_record(target)
     taken = record.key != key if record else target.exists() and any(target.iterdir())
@@ -416,10 +397,3 @@ def _check_place(target: Path, key: str) -> None:
             f"the env {record.key} is there" if record else "that folder is not empty",
             "remove it, or ask for another prefix",
         )
-
-
-def _fingerprint(place: Place) -> tuple[tuple[str, int, int], ...]:
-    """Changes when one of its files does."""
-    found = [(str(path), path.stat()) for path in place.files]
-    rows = tuple((name, status.st_mtime_ns, status.st_size) for name, status in found)
-    return (*rows, (place.environment, 0, 0))
