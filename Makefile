@@ -35,7 +35,7 @@ lint: $(STAMP)      ## style, types and import contracts
 test-oldest:        ## the front ends and pools with the oldest versions that pyproject.toml lets in
 	@test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
 	@$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --constraint tests/support/oldest.txt --editable '.[prefect,snakemake]' pytest pytest-timeout hypothesis numpy
-	@$(OLDEST)/bin/python -m pytest tests/unit/prefect tests/unit/snakemake_plugin tests/conformance/test_zygote.py tests/conformance/test_snakemake_suite.py tests/integration/test_cluster.py tests/integration/test_prefect_calls.py tests/integration/test_prefect_caching.py tests/integration/test_snakemake_executor.py -m 'not channel' $(PYTEST)
+	@$(OLDEST)/bin/python -m pytest tests/unit/prefect tests/unit/snakemake_plugin tests/conformance/test_zygote.py tests/conformance/test_snakemake_suite.py tests/integration/test_cluster.py tests/integration/test_prefect_calls.py tests/integration/test_prefect_caching.py tests/integration/test_snakemake_executor.py tests/integration/test_snakemake_envs.py -m 'not channel' $(PYTEST)
 
 wheel-test: $(STAMP)   ## build the wheel and test it from a clean environment, sources out of sight
 	@$(BIN)/python tests/support/wheel.py
