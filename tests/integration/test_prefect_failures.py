@@ -172,13 +172,11 @@ def test_an_argument_that_cannot_be_pickled(burst):
 
 
 def test_a_body_without_source(burst):
-    """A body made by exec cannot travel: its task fails with the reason, once."""
+    """A body made by exec has no text; in a Python like the driver's own it runs all the same."""
     space = {"__name__": __name__}
     exec("def made():\n    return 1", space)  # noqa: S102 - what a user might do
-    name, message, error = burst(state_of, task(retries=3)(space["made"]))
-    assert name == "Failed"
-    assert isinstance(error, RequestError)
-    assert "its text cannot be had" in message
+    name, message, value = burst(state_of, task(retries=3)(space["made"]))
+    assert (name, value) == ("Completed", 1), message
 
 
 def test_generators_are_refused(burst):
