@@ -256,7 +256,7 @@ def test_by_hand_it_runs_in_its_env(channel_url, tmp_path):
     """Called by hand, a command with an env runs in it, built as it is for pilots."""
     (tmp_path / "tool.yml").write_text("dependencies: [hpctool]\nvariables: {GREETING: hello}\n")
     look = shell(["sh", "-c", "command -v hpctool; echo $GREETING"], env=str(tmp_path / "tool.yml"))
-    with dask.config.set({"hpcburst.envs.building.channels": [channel_url]}):
+    with dask.config.set({"hpcburst.envs.channels": [channel_url]}):
         program, greeting = look().stdout.splitlines()
     assert program.endswith("/bin/hpctool")
     assert greeting == "hello"

@@ -16,6 +16,7 @@ import queue
 import shutil
 import sys
 import threading
+import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from hpcburst.envs.child.fetching import Fetch
+
+
+DELETE_S = 10.0
+"""What a failed installation leaves must be gone by then, or it is an error."""
 
 
 def main() -> None:
@@ -220,7 +225,12 @@ def _install(  # noqa: PLR0913 - one for each field of the request
 
 def _delete(paths: Collection[Path]) -> None:
     for path in paths:
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        if path.is_symlink() or not path.is_dir():
+            path.unlink(missing_ok=True)
+            continue
+        until = time.monotonic() + DELETE_S
+        while path.exists():  # threads of rattler's may still be writing what will not be used
+            shutil.rmtree(path, ignore_errors=time.monotonic() < until)
 
 
 def _link(
