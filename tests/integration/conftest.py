@@ -1,7 +1,8 @@
-"""What tests with Prefect share: one API server for the session, one cluster for each module."""
+"""What scenarios share: a Prefect API for the session, a cluster for each module, a small disk."""
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -115,3 +116,16 @@ def script(tmp_path: Path, prefect_api: str) -> Callable[[str], Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 20 MB."""
+    place = tmp_path / "small"
+    place.mkdir()
+    argv = ["mount", "-t", "tmpfs", "-o", "size=20m,mode=0700", "tmpfs", str(place)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"mounting a small file system is not permitted: {done.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)

@@ -345,19 +345,6 @@ def test_a_damaged_cache_of_the_node_is_done_without(packed, built, store, node,
     assert run_in(env, "hpctool") == f"prefix is {env.prefix}"
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 20 MB."""
-    place = tmp_path / "small"
-    place.mkdir()
-    argv = ["mount", "-t", "tmpfs", "-o", "size=20m,mode=0700", "tmpfs", str(place)]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        pytest.skip(f"mounting a small file system is not permitted: {done.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
-
-
 def test_a_node_without_room_says_where_and_how_much(packed, small_disk, monkeypatch):
     """When no disk has room the answer names each, what is free there and what is needed."""
     monkeypatch.setattr(node_disk, "FALLBACKS", (small_disk / "tmp",))

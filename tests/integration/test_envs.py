@@ -424,19 +424,6 @@ def test_a_pip_requirement_nobody_has_is_an_answer(store, tmp_path):
     assert store.list() == ()
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 20 MB."""
-    place = tmp_path / "small"
-    place.mkdir()
-    argv = ["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", str(place)]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        pytest.skip(f"mounting a small file system is not permitted: {done.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
-
-
 def test_a_full_disk_is_an_answer_and_leaves_no_half_env(small_disk, tmp_path, channel_url):
     """Out of space, the answer says where and how much is free; nothing half-built remains."""
     store = EnvStore(small_disk / "root", EnvSettings(mirror={"conda-forge": channel_url}))

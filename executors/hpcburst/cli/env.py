@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hpcburst.cli import env_build, env_keep, env_look, env_verify
-from hpcburst.policy.load import BUILDERS, PLACES
+from hpcburst.policy.model import BUILDERS, PLACES
 
 if TYPE_CHECKING:
     import argparse

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -17,13 +15,9 @@ from dataclasses import dataclass
 
 from hpcburst.errors import SiteError, SubmitError
 from hpcburst.jobs.dialect import Dialect, Gap, JobNews, Submission
-from hpcburst.policy.present import detect
 
 COMMAND_TIMEOUT_S = 60.0
 """A scheduler command that has not answered by now will not; the next look comes soon enough."""
-
-DETECT_TIMEOUT_S = 5.0
-"""Who is slower to tell its version is taken for silent."""
 
 
 async def submit(dialect: Dialect, path: str, script: str) -> str:
@@ -83,27 +77,6 @@ async def limit(dialect: Dialect, job_id: str) -> float | None:
     """
     argv = dialect.limit_argv(job_id)
     return dialect.read_limit(await _answer(dialect, argv), time.time()) if argv else None
-
-
-def here() -> str:
-    """The name of the batch system that is here, by its commands on PATH."""
-    return detect(shutil.which, output_or_nothing)
-
-
-def output_or_nothing(argv: list[str]) -> str:
-    """What a command prints on either stream; "" when it cannot run or is slow."""
-    with suppress(OSError, subprocess.SubprocessError):
-        return subprocess.run(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            encoding="utf-8",
-            errors="replace",
-            timeout=DETECT_TIMEOUT_S,
-            check=False,
-        ).stdout
-    return ""
 
 
 @dataclass(frozen=True, slots=True)

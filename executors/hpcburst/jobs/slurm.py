@@ -62,7 +62,6 @@ class SlurmDialect(Terse):
 
     name: ClassVar[str] = "slurm"
     job_id_variable: ClassVar[str] = "SLURM_JOB_ID"
-    end_variable: ClassVar[str] = "SLURM_JOB_END_TIME"
     gone: ClassVar[re.Pattern[str]] = re.compile(
         "Invalid job id specified|Job/step already completing or completed"
     )

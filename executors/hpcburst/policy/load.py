@@ -14,7 +14,7 @@ from hpcburst.errors import RequestError, SiteError
 from hpcburst.policy.address import LOOPBACK, address_of, usual_address
 from hpcburst.policy.discover import Machine, discover, scheduler_here, this_machine
 from hpcburst.policy.discovery.found import Found
-from hpcburst.policy.model import EnvSettings, Limits, Paths, Queue, Site
+from hpcburst.policy.model import BUILDERS, PLACES, EnvSettings, Limits, Paths, Queue, Site
 from hpcburst.policy.present import LOCAL, SCHEDULERS
 from hpcburst.policy.queues import allowed, default_shape, read_queues
 from hpcburst.policy.sources import SECTIONS, bound, centre_layers, centre_section, default_section
@@ -42,12 +42,6 @@ DIALECT_KEYS: Mapping[str, tuple[str, ...]] = {
     "htcondor": ("disk",),
 }
 """What can be stated of how a batch system is set up here."""
-
-BUILDERS = ("rattler", "conda", "mamba", "micromamba", "pixi")
-"""What envs can be built with."""
-
-PLACES = ("auto", "shared", "local")
-"""Where envs can lie."""
 
 LOCAL_STATUS_INTERVAL_S = 1.0
 """The embedded queue is ours alone and answers in milliseconds."""

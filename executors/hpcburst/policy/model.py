@@ -81,6 +81,13 @@ class Paths:
     node_root: Path
 
 
+BUILDERS = ("rattler", "conda", "mamba", "micromamba", "pixi")
+"""What envs can be built with; the first one is always there."""
+
+PLACES = ("auto", "shared", "local")
+"""Where envs can lie."""
+
+
 @dataclass(frozen=True, slots=True)
 class EnvSettings:
     """How envs are built here, and where they lie.

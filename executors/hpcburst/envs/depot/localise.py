@@ -22,7 +22,7 @@ from hpcburst.envs.building.publish import claim, discard, stage_for, staged
 from hpcburst.envs.building.room import Room, raise_if_no_room, room_for
 from hpcburst.envs.child.process import Progress, RattlerFailed, RattlerProcess, no_progress
 from hpcburst.envs.depot.extras import remove_files, unpack_extras
-from hpcburst.envs.depot.node_disk import TODO, InUse, NodeFolder, choose, find, first_fit
+from hpcburst.envs.depot.node_disk import WHAT_TO_DO, InUse, NodeFolder, choose, find, first_fit
 from hpcburst.envs.depot.packs import Pack, Piece, bundle_of, read_pack
 from hpcburst.errors import EnvError
 
@@ -114,7 +114,7 @@ def _link(file: Path, stage: Path, node_root: Path, progress: Progress) -> None:
     final = folder.envs / pack.name
     if folder.envs != stage.parent:
         stage = stage_for(final)
-    with room_for(source, final, needed=room, todo=TODO):
+    with room_for(source, final, needed=room, todo=WHAT_TO_DO):
         if final.exists():
             discard(final)  # it was whole once, and somebody took its record away
         with staged(final, stage) as publish:

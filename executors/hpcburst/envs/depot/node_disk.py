@@ -36,7 +36,7 @@ FALLBACKS = (Path("/tmp"), Path("/dev/shm"))  # noqa: S108 - our folder there is
 
 WEEK_S = 7 * 24 * 3600.0
 
-TODO = (
+WHAT_TO_DO = (
     "make room there, name a larger disk of the nodes (`hpcburst.node-root`), or let envs lie "
     "under the shared root (`hpcburst.envs.place: shared`)"
 )
@@ -171,7 +171,7 @@ def choose(
     raise EnvError(
         f"The env of {what} was to be linked on the node {os.uname().nodename}",
         "no disk of it has room.\n" + "\n".join(reasons),
-        TODO,
+        WHAT_TO_DO,
     )
 
 
@@ -190,7 +190,7 @@ def first_fit(node_root: Path) -> NodeFolder:
     raise EnvError(
         f"An env was to be linked on the node {os.uname().nodename}",
         "no folder of it can be used.\n" + "\n".join(reasons),
-        TODO,
+        WHAT_TO_DO,
     )
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from hpcburst.envs.child.process import Progress, RattlerProcess, no_progress
 from hpcburst.envs.conda_standin import without_standin
 from hpcburst.errors import EnvError
+from hpcburst.policy.model import BUILDERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     from hpcburst.envs.building.build import Plan
     from hpcburst.envs.building.solve import Package
     from hpcburst.envs.specs.spec import EnvSpec
-
-BUILDERS = ("rattler", "conda", "mamba", "micromamba", "pixi")
-"""The names of the builders; the first one is always there."""
 
 
 @dataclass(frozen=True, slots=True)
