@@ -135,7 +135,7 @@ def test_what_a_command_prints_comes_home_while_it_runs(launch):
     burst = _shell("echo first; echo second >&2; exec sleep 600")
     future = launch(burst, lambda lines: heard.extend(line.text for line in lines))
     wait_until(lambda: len(heard) == 2, "the output", WAIT_S)
-    assert heard == ["first", "second"]
+    assert set(heard) == {"first", "second"}  # two pipes: which is read first is not promised
     assert not future.done()
 
 

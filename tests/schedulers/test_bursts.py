@@ -253,9 +253,9 @@ def test_a_preempted_pilots_tasks_go_on_later(slurm, driver):
 @pytest.mark.long
 def test_walltime_ends_pilots_and_loses_no_task(sge, driver):
     """Pilots of 40 s carry a burst of 90 s: they hand over before their end, and new ones come."""
-    pilot = {"memory": "500MB", "walltime": "40s"}
+    short = {"cores": 1, "memory": "500MB", "walltime": "40s"}
     try:
-        with driver(sge, max_jobs=2, pilot=pilot) as burst:
+        with driver(sge, max_jobs=2, shapes=[short]) as burst:
             burst.launch(36, 4)
             answers = burst.wait()
             no_error(answers)

@@ -24,7 +24,8 @@ def grant(needs: Needs, site: Site, shapes: Sequence[Shape] = ()) -> Shape:
     Raises:
         RequestError: No queue, or none of the configured shapes, can hold the task.
     """
-    choices = [shape for shape in shapes or (site.default_shape,) if shape.holds(needs)]
+    there = [replace(shape, placement=needs.placement) for shape in shapes or (site.default_shape,)]
+    choices = [shape for shape in there if shape.holds(needs)]
     if choices:
         return min(choices, key=_size)
     if shapes:
@@ -34,6 +35,22 @@ def grant(needs: Needs, site: Site, shapes: Sequence[Shape] = ()) -> Shape:
             "add a shape that does, or ask for less",
         )
     return _grown(needs, site)
+
+
+def longest_s(granted: Shape, needs: Needs, site: Site, shapes: Sequence[Shape] = ()) -> float:
+    """Walltime of the longest pilot that a task with this grant may get.
+
+    Args:
+        granted: What `grant` gave it.
+        needs: What the task asks for.
+        site: What the site allows.
+        shapes: Shapes the user configured; when given, no other ones are used.
+    """
+    if shapes:
+        there = [granted, *(replace(shape, placement=needs.placement) for shape in shapes)]
+        return max(shape.walltime_s for shape in there if shape.holds(needs))
+    queue = site.queue(granted.queue)
+    return queue.max_walltime_s if queue else granted.walltime_s
 
 
 def fits(shape: Shape, queue: Queue) -> bool:
@@ -50,6 +67,7 @@ def _grown(needs: Needs, site: Site) -> Shape:
         gpus=max(base.gpus, needs.gpus),
         walltime_s=max(base.walltime_s, _least_walltime_s(needs)),
         queue=needs.queue or base.queue,
+        placement=needs.placement,
     )
     wanted = [queue for queue in site.queues if shape.queue in (None, queue.name)]
     if not wanted:

@@ -31,11 +31,12 @@ from hpcburst.errors import RequestError
 from hpcburst.jobs.dialect import Dialect
 from hpcburst.jobs.known import DIALECTS
 from hpcburst.jobs.local import LocalDialect
-from hpcburst.policy.decide import fits, grant
+from hpcburst.policy.decide import fits, grant, longest_s
 from hpcburst.policy.load import load_site
 from hpcburst.policy.model import Site
 from hpcburst.policy.present import LOCAL
 from hpcburst.pools.fleet import JobFleet
+from hpcburst.pools.history import History
 from hpcburst.pools.keeper import Keeper
 from hpcburst.pools.planner import Phase
 from hpcburst.pools.record import RunRecord
@@ -115,6 +116,7 @@ class BurstCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
         """
         shape = grant(burst.needs, self.site, self.shapes)
         ticket = Ticket(burst, shape, on_lines)
+        ticket.longest_s = longest_s(shape, burst.needs, self.site, self.shapes)
         ticket.future.add_done_callback(lambda future: self._given_up(ticket, future))
         self.loop.asyncio_loop.call_soon_threadsafe(self._keeper.enqueue, ticket)
         return ticket.future
@@ -228,7 +230,14 @@ class BurstCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
         )
         dialect = self._dialect(run)
         self._fleet = JobFleet(self.scheduler, self.security, dialect, run, self.site)
-        self._keeper = Keeper(self.site, self._fleet, self.record, self._default_shape)
+        self._keeper = Keeper(
+            self.site,
+            self._fleet,
+            self.record,
+            self._default_shape,
+            shapes=self.shapes,
+            history=History.of(self.site.paths.shared_root),
+        )
         self.scheduler.add_plugin(_Watcher(self._keeper))
         connection_args = self.security.get_connection_args("client")
         self.scheduler_comm = rpc(self.scheduler.address, connection_args=connection_args)

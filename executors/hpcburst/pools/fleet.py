@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 from hpcburst.comms.staging import RunFolder, write_private
 from hpcburst.errors import SiteError, SubmitError
 from hpcburst.jobs import probe
-from hpcburst.jobs.dialect import Dialect, JobNews
+from hpcburst.jobs.dialect import Dialect, Gap, JobNews
 from hpcburst.jobs.directives import JOB_NAME, with_section
 from hpcburst.jobs.local import DIRECTIVE
 from hpcburst.policy.model import Site
@@ -107,13 +107,13 @@ class JobFleet:
         """The script that a job of this shape would run."""
         return self._script("pilot", shape)
 
-    async def submit(self, name: str, shape: Shape) -> str:
-        """Submit a job for a pilot; returns the job id.
+    async def submit(self, name: str, shape: Shape, avoid: Sequence[str] = ()) -> str:
+        """Submit a job for a pilot, away from the nodes in `avoid`; returns the job id.
 
         Raises:
             SubmitError: The batch system refused it.
         """
-        text = self._script(name, shape)
+        text = self._script(name, shape, avoid)
         script = self.run.secret / f"{name}.sh"
         write_private(script, text.encode())
         try:
@@ -128,6 +128,15 @@ class JobFleet:
     async def news(self, job_ids: Sequence[str]) -> Mapping[str, JobNews]:
         """News of these jobs, by one command."""
         return await probe.news(self.dialect, job_ids)
+
+    async def gaps(self) -> Sequence[Gap]:
+        """Where jobs would start now, by one round of commands for all queues."""
+        return await probe.gaps(self.dialect, [queue.name for queue in self.site.queues])
+
+    async def drain(self, address: str) -> None:
+        """Let Dask give a pilot no more tasks; results it holds are copied to others."""
+        if address in self.scheduler.workers:
+            await self.scheduler.retire_workers([address], close_workers=False, remove=False)
 
     async def release(self, pilots: Sequence[Pilot]) -> None:
         """End pilots: results of plain Dask move to others first, then all jobs end at once."""
@@ -151,9 +160,9 @@ class JobFleet:
         """Tell a pilot to leave; its job ends with it."""
         await self.scheduler.remove_worker(address, stimulus_id="hpcburst-dismiss", close=True)
 
-    async def open_line(self, address: str) -> Line:
-        """Open a line to a pilot."""
-        return await Line.open(address, self.security.get_connection_args("client"))
+    async def open_line(self, address: str, on_left: Callable[[float], None]) -> Line:
+        """Open a line to a pilot, which tells how many seconds its job lasts if it knows."""
+        return await Line.open(address, self.security.get_connection_args("client"), on_left)
 
     def log_of(self, job_id: str) -> str:
         """Path of a job's log."""
@@ -171,11 +180,11 @@ class JobFleet:
         holding = any(worker.has_what for worker in workers)
         return running + len(self.scheduler.queued) + len(self.scheduler.unrunnable) + holding
 
-    def _script(self, name: str, shape: Shape) -> str:
+    def _script(self, name: str, shape: Shape, avoid: Sequence[str] = ()) -> str:
         import dask.config
 
         section = dask.config.get(f"jobqueue.{self.dialect.name}", None) or {}
-        options = with_section(self.dialect.job_options(shape, str(self.run.logs)), section)
+        options = with_section(self.dialect.job_options(shape, str(self.run.logs), avoid), section)
         job = WRITERS[self.dialect.name](
             scheduler=self.scheduler.address,
             name=name,
@@ -199,8 +208,11 @@ class JobFleet:
     def _arguments(self) -> list[str]:
         """What a pilot must know to find its driver, and to be believed by it."""
         files = self.security.get_tls_config_for_role("worker")
-        host = [f"--host={self.site.host}"] if self.dialect.name == "local" else []
+        name = self.dialect.name
+        asks = [f"--batch-system={name}"] if self.dialect.limit_argv("1") else []
+        host = [f"--host={self.site.host}"] if name == "local" else []
         return [
+            *asks,
             f"--tls-ca-file={files['ca_file']}",
             f"--tls-cert={files['cert']}",
             f"--tls-key={files['key']}",

@@ -10,22 +10,28 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from hpcburst.errors import BurstError, Cancelled, PilotLost, SiteError
-from hpcburst.jobs.dialect import JobNews, JobState
+from hpcburst.errors import BurstError, Cancelled, PilotLost, RequestError
+from hpcburst.jobs.dialect import JobNews
 from hpcburst.policy.model import Site
+from hpcburst.pools.backlog import Backlog
+from hpcburst.pools.budget import Budget
+from hpcburst.pools.choosing import paused
 from hpcburst.pools.chores import Chores
+from hpcburst.pools.history import History
 from hpcburst.pools.line import LineBroken
 from hpcburst.pools.matching import matches
 from hpcburst.pools.pilots import Fleet, Pilot
 from hpcburst.pools.planner import Demand, Learned, Phase, Plan, plan
 from hpcburst.pools.record import PilotRecord, RunRecord
 from hpcburst.pools.starts import Starts, start_error
-from hpcburst.pools.tickets import Ticket, demand_of
+from hpcburst.pools.tickets import Ticket, demand_of_kinds
+from hpcburst.pools.watch import Watch, loss_of
+from hpcburst.results import Outcome
 from hpcburst.tasks import Shape
 
 logger = logging.getLogger("hpcburst")
@@ -39,15 +45,6 @@ GATHER_S = 0.02
 DRAIN_S = 15.0
 """A pilot with less of its walltime left takes no more tasks, and its successor is asked for."""
 
-EARLY_S = 60.0
-"""A job is looked at more often so long after its submission: then it starts, or it is refused."""
-
-EARLY_INTERVAL_S = 10.0
-"""How often then."""
-
-UNKNOWN_GRACE_S = 10.0
-"""A batch system may not know a job for some seconds after it took it."""
-
 
 @dataclass(slots=True)
 class Keeper:
@@ -59,6 +56,8 @@ class Keeper:
         record: What happened.
         default_shape: What plain Dask's tasks get.
         floor: Pilots to hold by shape even when nothing is to do.
+        shapes: Shapes that the user configured; () leaves the choice to the planner.
+        history: What earlier runs taught.
     """
 
     site: Site
@@ -66,18 +65,22 @@ class Keeper:
     record: RunRecord
     default_shape: Shape
     floor: dict[Shape, int] = field(default_factory=dict)
-    _waiting: deque[Ticket] = field(default_factory=deque)
+    shapes: tuple[Shape, ...] = ()
+    history: History = field(default_factory=History)
+    _waiting: Backlog = field(default_factory=Backlog)
     _pilots: dict[str, Pilot] = field(default_factory=dict)
     _starts: Starts = field(default_factory=Starts)
     _why: Mapping[Shape, str] = field(default_factory=dict)
     _names: int = 0
-    _looked_at: float = 0.0
-    _looking: bool = False
-    _unended: set[str] = field(default_factory=set)
-    _try_again_at: float = 0.0
     _awake: asyncio.Event = field(default_factory=asyncio.Event)
     _chores: Chores = field(default_factory=Chores)
     _closed: bool = False
+    _watch: Watch = field(init=False)
+    _budget: Budget = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._watch = Watch(self.fleet, self.site, self._chores, self.wake)
+        self._budget = Budget(self.site)
 
     # -- what callers say -------------------------------------------------------------------
 
@@ -92,6 +95,7 @@ class Keeper:
                 Cancelled(f"Task {ticket.burst.name!r} was queued", "the cluster is closed")
             )
             return
+        ticket.learned_s = self.history.task_s(ticket.history_name, ticket.env_key)
         self._waiting.append(ticket)
         self._dispatch()
         self._awake.set()
@@ -119,12 +123,13 @@ class Keeper:
     async def close(self) -> None:
         """Withdraw all tasks and end all pilots. Idempotent."""
         self._closed = True
-        waiting, self._waiting = list(self._waiting), deque()
+        waiting, self._waiting = list(self._waiting), Backlog()
         running = [ticket for pilot in self.pilots for ticket in pilot.tickets]
         for ticket in waiting + running:
             ticket.refuse(Cancelled(f"Task {ticket.burst.name!r} was queued", "the run was closed"))
         await self._chores.stop()
         await self._let_go(list(self.pilots), "the run ended")
+        self.history.save()
 
     # -- what pilots say --------------------------------------------------------------------
 
@@ -148,7 +153,7 @@ class Keeper:
 
     async def _welcome(self, pilot: Pilot, address: str) -> None:
         try:
-            pilot.line = await self.fleet.open_line(address)
+            pilot.line = await self.fleet.open_line(address, pilot.ends_in)
         except OSError as error:
             logger.warning("pilot %s said hello and does not answer: %s", pilot.name, error)
             return
@@ -160,7 +165,8 @@ class Keeper:
         pilot.record.up_at = time.time()
         pilot.record.host = address.rsplit("//", maxsplit=1)[-1].rsplit(":", 1)[0]
         pilot.enter(Phase.UP)
-        self._starts.succeeded(pilot.shape)
+        self._starts.succeeded(pilot.shape, pilot.record.node)
+        self.history.note_start(pilot.shape, pilot.record.up_at - pilot.record.asked_at)
         self._dispatch()
         self._awake.set()
 
@@ -169,7 +175,7 @@ class Keeper:
         self._forget(pilot, "lost")
         if pilot.line is not None:
             pilot.line.close()
-        self._chores.see_through(self._release([pilot]))  # its job may still hold the node
+        self._chores.see_through(self._watch.release([pilot]))  # its job may still hold the node
         self._awake.set()
 
     # -- handing tasks to pilots ------------------------------------------------------------
@@ -180,6 +186,7 @@ class Keeper:
         foreign = {pilot.name: self.fleet.foreign_tasks(pilot.address) for pilot in up}
         for ticket, pilot in matches(self._waiting, up, foreign):
             ticket.sends += 1
+            ticket.sent_at = time.monotonic()
             pilot.tickets.add(ticket)
             pilot.warm.add(ticket.env_key)
             self._chores.begin(self._run(ticket, pilot))
@@ -199,6 +206,7 @@ class Keeper:
         except LineBroken:
             self._send_again(ticket, pilot)
         else:
+            self._learn(ticket, outcome)
             log = self.fleet.log_of(pilot.record.job_id)
             ticket.settle(self.record.note(ticket.burst, pilot.record, outcome, log, ticket.sends))
         finally:
@@ -209,8 +217,15 @@ class Keeper:
             self._dispatch()
             self._awake.set()
 
+    def _learn(self, ticket: Ticket, outcome: Outcome) -> None:
+        if outcome.ok:
+            name, env_key = ticket.history_name, ticket.env_key
+            self.history.note_task(name, env_key, outcome.usage.wall_s)
+            self._waiting.teach(ticket, self.history.task_s(name, env_key) or 0.0)
+
     def _send_again(self, ticket: Ticket, pilot: Pilot) -> None:
         """The pilot went away with the task: queue it first, or give up on it."""
+        ticket.cut_off_s = max(ticket.cut_off_s, time.monotonic() - ticket.sent_at)
         self._lose_if_known(pilot)
         if self._closed or ticket.future.done():
             return
@@ -248,26 +263,43 @@ class Keeper:
             await asyncio.sleep(GATHER_S)
             self._awake.clear()
             try:
-                self._look_at_jobs()
-                self._end_again()
+                self._look()
                 self._drain_ending()
-                self._act(self._plan())
+                if not self._watch.gaps_awaited:
+                    self._act(self._plan())
             except Exception:  # the edge of the keeper: without it, tasks would wait for ever
                 logger.exception("the keeper stumbled; it looks again in %g s", TICK_S)
                 await asyncio.sleep(TICK_S)
 
-    def _plan(self) -> Plan:
+    def _look(self) -> None:
+        """See to what the batch system knows and we do not."""
+        pending = [pilot for pilot in self.pilots if pilot.phase is Phase.PENDING]
+        self._watch.look_at_jobs(pending, self._note_news)
+        self._watch.end_again()
         for pilot in self.pilots:
             pilot.look(self.fleet.foreign_tasks(pilot.address))
-        learned = Learned(paused=self._starts.paused(), floor=self.floor)
-        return plan(self._demand(), [p.view() for p in self.pilots], self.site, (), learned)
+        if self._waiting:
+            self._watch.look_for_gaps()
+
+    def _plan(self) -> Plan:
+        learned = Learned(
+            start_delay_s=self.history.start_delay_s(),
+            paused=self._starts.paused(),
+            floor=self.floor,
+            spent_core_s=self._budget.spent_core_s(self.record.pilots.values()),
+        )
+        views = [pilot.view() for pilot in self.pilots]
+        return plan(self._demand(), views, self.site, self._watch.gaps, learned)
 
     def _demand(self) -> list[Demand]:
-        running = [ticket for pilot in self.pilots for ticket in pilot.tickets]
-        rows = demand_of(self._waiting, running)
+        up = [pilot for pilot in self.pilots if pilot.phase is Phase.UP]
+        running = Counter(ticket.kind for pilot in up for ticket in pilot.tickets)
+        rows = demand_of_kinds(self._waiting.counts(), running, self.shapes)
         foreign = self.fleet.foreign_demand()
         if foreign:
-            rows.append(Demand(self.default_shape, waiting=foreign, cores=foreign))
+            begun = min(foreign, sum(pilot.foreign for pilot in up))
+            shape = self.default_shape
+            rows.append(Demand(shape, waiting=foreign - begun, running=begun, shapes=(shape,)))
         return rows
 
     def _act(self, decided: Plan) -> None:
@@ -279,23 +311,29 @@ class Keeper:
         for shape, count in decided.submit.items():
             for _ in range(count):
                 self._chores.see_through(self._ask(shape))
+        if self._waiting and not (self._pilots or decided.submit or self._starts.paused()):
+            self._refuse_all(decided)
+
+    def _refuse_all(self, decided: Plan) -> None:
+        """Nothing is held and nothing may be asked for: no waiting would ever change that."""
+        for ticket in list(self._waiting):
+            self._waiting.remove(ticket)
+            ticket.refuse(
+                RequestError(
+                    f"Task {ticket.burst.name!r} was queued ({ticket.shape})",
+                    "; ".join(decided.why.values()),
+                    "raise the limit that is named (budget, max-cores), or ask for less",
+                )
+            )
 
     def _drain_ending(self) -> None:
-        """Pilots near their walltime take no more tasks, and leave when they have none.
-
-        So do those whose time is too short for every task that waits for their shape: the planner
-        would count them, and the tasks would wait for a successor that nobody asks for.
-        """
-        shortest_s: dict[Shape, float] = {}
-        for ticket in self._waiting:
-            known_s = shortest_s.get(ticket.shape, ticket.needed_s)
-            shortest_s[ticket.shape] = min(known_s, ticket.needed_s)
+        """Pilots near their walltime take no more tasks, and leave when they have none."""
         for pilot in list(self.pilots):
             margin_s = min(DRAIN_S, pilot.shape.walltime_s / 4)
-            useless = not pilot.lasts(shortest_s.get(pilot.shape, 0.0))
-            if pilot.phase is Phase.UP and (useless or pilot.left_s < margin_s):
+            if pilot.phase is Phase.UP and pilot.left_s < margin_s:
                 pilot.enter(Phase.DRAINING)
-            if pilot.phase is Phase.DRAINING and not pilot.tickets:
+                self._chores.begin(self.fleet.drain(pilot.address))
+            if pilot.phase is Phase.DRAINING and not pilot.busy:
                 self._chores.see_through(self._let_go([pilot], "its walltime is nearly over"))
 
     async def _ask(self, shape: Shape) -> None:
@@ -306,7 +344,7 @@ class Keeper:
         self._pilots[name] = pilot
         self.record.pilots[name] = pilot.record
         try:
-            pilot.record.job_id = await self.fleet.submit(name, shape)
+            pilot.record.job_id = await self.fleet.submit(name, shape, self._starts.avoided())
         except BurstError as error:
             self._forget(pilot, "not submitted")
             self._failed_start(shape, error)
@@ -314,70 +352,34 @@ class Keeper:
         if pilot.phase is Phase.ASKED:
             pilot.enter(Phase.PENDING)
         if name not in self._pilots:  # it came and went before we knew which job it was
-            await self._release([pilot])
+            await self._watch.release([pilot])
 
-    def _look_at_jobs(self) -> None:
-        """One status call for all jobs whose pilots have not said hello, if there are any.
+    def _note_news(self, told: Mapping[str, JobNews]) -> None:
+        for pilot in [pilot for pilot in self.pilots if pilot.phase is Phase.PENDING]:
+            news = told.get(pilot.record.job_id)
+            loss = news and loss_of(pilot, news, self.site.limits.connect_s)
+            if not loss:
+                continue
+            if loss.release:
+                self._chores.see_through(self._let_go([pilot], loss.end))
+            else:
+                self._forget(pilot, loss.end)
+            job_id = pilot.record.job_id
+            error = start_error(pilot.shape, loss.found, job_id, self.fleet.log_of(job_id))
+            self._failed_start(pilot.shape, error, pilot.record.node)
 
-        The batch system may take its time, and planning does not wait for it; the next call does.
-        """
-        pending = {p.record.job_id: p for p in self.pilots if p.phase is Phase.PENDING}
-        now = time.monotonic()
-        fresh = any(now - pilot.since < EARLY_S for pilot in pending.values())
-        usual_s = self.site.limits.status_interval_s
-        interval_s = min(usual_s, EARLY_INTERVAL_S) if fresh else usual_s
-        if pending and not self._looking and now - self._looked_at >= interval_s:
-            self._looking = True
-            self._chores.begin(self._note_states(pending))
-
-    async def _note_states(self, pending: Mapping[str, Pilot]) -> None:
-        try:
-            told = await self.fleet.news(list(pending))
-        except SiteError as error:
-            logger.warning("the batch system does not answer: %s", error)
-            return
-        finally:
-            self._looked_at = time.monotonic()
-            self._looking = False
-        for job_id, news in told.items():
-            if pending[job_id].phase is Phase.PENDING:
-                self._note_news(pending[job_id], news)
-
-    def _note_news(self, pilot: Pilot, news: JobNews) -> None:
-        now, state = time.monotonic(), news.state
-        pilot.waits_for = news.reason
-        if state is JobState.RUNNING and pilot.job_seen_running is None:
-            pilot.job_seen_running = now
-        mute_s = now - (pilot.job_seen_running or now)
-        if state is JobState.ENDED or (
-            state is JobState.UNKNOWN and now - pilot.since > UNKNOWN_GRACE_S
-        ):
-            self._forget(pilot, "ended before it said hello")
-            self._never_up(pilot, f"it ended ({news.reason})" if news.reason else "it ended")
-        elif news.held:
-            self._chores.see_through(self._let_go([pilot], "held by the batch system"))
-            self._never_up(pilot, f"it would wait for ever ({news.reason})")
-        elif mute_s > self.site.limits.connect_s:
-            self._chores.see_through(self._let_go([pilot], "never said hello"))
-            self._never_up(pilot, f"it ran for {mute_s:.0f} s")
-
-    def _never_up(self, pilot: Pilot, found: str) -> None:
-        job_id = pilot.record.job_id
-        error = start_error(pilot.shape, found, job_id, self.fleet.log_of(job_id))
-        self._failed_start(pilot.shape, error)
-
-    def _failed_start(self, shape: Shape, error: BurstError) -> None:
+    def _failed_start(self, shape: Shape, error: BurstError, node: str = "") -> None:
         """Wait a little longer each time; after some failures in a row, tell the tasks."""
-        if not self._starts.failed(shape, error, self.site.limits.max_failed_starts):
+        if not self._starts.failed(shape, error, self.site.limits.max_failed_starts, node):
             return
-        alive = any(p.shape == shape and p.phase is Phase.UP for p in self.pilots)
-        if not alive:
-            self._refuse_waiting(shape, error)
-
-    def _refuse_waiting(self, shape: Shape, error: BurstError) -> None:
-        for ticket in [ticket for ticket in self._waiting if ticket.shape == shape]:
-            self._waiting.remove(ticket)
-            ticket.refuse(error)
+        up = [pilot.shape for pilot in self.pilots if pilot.phase is Phase.UP]
+        learned = Learned(paused={shape: str(error)})
+        for ticket in list(self._waiting):
+            needs = ticket.burst.needs
+            hopeless = shape.holds(needs) or paused(ticket.shape, self.site, learned)
+            if hopeless and not any(other.holds(needs) for other in up):
+                self._waiting.remove(ticket)
+                ticket.refuse(error)
 
     # -- ends -------------------------------------------------------------------------------
 
@@ -387,28 +389,7 @@ class Keeper:
             pilot.enter(Phase.DRAINING)
             if pilot.line is not None:
                 pilot.line.close()
-        await self._release(pilots)
-
-    async def _release(self, pilots: Sequence[Pilot]) -> None:
-        try:
-            await self.fleet.release(pilots)
-        except SiteError as error:
-            logger.warning("jobs could not be ended, it is tried again: %s", error)
-            self._unended |= {p.record.job_id for p in pilots if p.record.job_id}
-            self._try_again_at = time.monotonic() + self.site.limits.status_interval_s
-
-    def _end_again(self) -> None:
-        """End jobs that could not be ended while the batch system did not answer."""
-        if self._unended and time.monotonic() >= self._try_again_at:
-            job_ids, self._unended = self._unended, set()
-            self._chores.see_through(self._cancel(job_ids))
-
-    async def _cancel(self, job_ids: set[str]) -> None:
-        try:
-            await self.fleet.cancel(sorted(job_ids))
-        except SiteError:
-            self._unended |= job_ids
-            self._try_again_at = time.monotonic() + self.site.limits.status_interval_s
+        await self._watch.release(pilots)
 
     def _forget(self, pilot: Pilot, end: str) -> None:
         if self._pilots.pop(pilot.name, None) is not None:

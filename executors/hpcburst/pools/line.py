@@ -20,6 +20,10 @@ from hpcburst.workers.pilot import OPERATION
 CONNECT_TIMEOUT_S = 30.0
 
 
+def _ignore(_left_s: float) -> None:
+    """The listener of a pilot whose end nobody asked for."""
+
+
 class LineBroken(Exception):
     """The pilot is gone, with the tasks it had."""
 
@@ -41,14 +45,25 @@ class Line:
     """An open line to a pilot."""
 
     comm: Any
+    on_left: Callable[[float], None] = _ignore
     _numbers: count[int] = field(default_factory=lambda: count(1))
     _calls: dict[int, _Call] = field(default_factory=dict)
     _outbox: asyncio.Queue[dict[str, Any]] = field(default_factory=asyncio.Queue)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     @classmethod
-    async def open(cls, address: str, connection_args: dict[str, Any]) -> Line:
+    async def open(
+        cls,
+        address: str,
+        connection_args: dict[str, Any],
+        on_left: Callable[[float], None] = _ignore,
+    ) -> Line:
         """Connect to the pilot at `address`.
+
+        Args:
+            address: Where it listens.
+            connection_args: The run's TLS.
+            on_left: Called with the seconds until its job ends, whenever the pilot learns of it.
 
         Raises:
             OSError: It does not answer.
@@ -57,7 +72,7 @@ class Line:
 
         comm = await connect(address, timeout=CONNECT_TIMEOUT_S, **connection_args)
         await comm.write({"op": OPERATION, "reply": False})
-        line = cls(comm)
+        line = cls(comm, on_left)
         line._tasks = [asyncio.create_task(line._read()), asyncio.create_task(line._write())]
         return line
 
@@ -125,6 +140,9 @@ class Line:
             self._lose()
 
     def _hear(self, message: dict[str, Any]) -> None:
+        if "left_s" in message:
+            self.on_left(message["left_s"])
+            return
         number: int = message["lines"] if "lines" in message else message["done"]
         call = self._calls.get(number)
         if call is None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from hpcburst.jobs.dialect import JobNews
+from hpcburst.jobs.dialect import Gap, JobNews
 from hpcburst.pools.line import Line
-from hpcburst.pools.planner import Phase, PilotView
 from hpcburst.pools.record import PilotRecord
+from hpcburst.pools.situation import Phase, PilotView, Room
 from hpcburst.pools.tickets import Ticket
 from hpcburst.tasks import START_S, Shape
 
@@ -97,8 +97,22 @@ class Pilot:
 
     def lasts(self, needed_s: float) -> bool:
         """Whether its walltime lasts for a task that needs so long."""
+        return needed_s <= self.lasting_s
+
+    @property
+    def lasting_s(self) -> float:
+        """Seconds of work that it lasts for."""
         fresh = not (self.warm or self.foreign) and time.monotonic() - self.since < FRESH_S
-        return needed_s <= max(self.left_s, self.shape.walltime_s - START_S if fresh else 0.0)
+        return max(self.left_s, self.shape.walltime_s - START_S if fresh else 0.0)
+
+    def ends_in(self, left_s: float) -> None:
+        """Its job ends in so many seconds: the pilot told, who knows it better."""
+        self.deadline = time.monotonic() + left_s
+
+    @property
+    def busy(self) -> int:
+        """Tasks it has, ours and plain Dask's."""
+        return len(self.tickets) + self.foreign
 
     def look(self, foreign: int) -> None:
         """Note its tasks of plain Dask: who has some is not idle."""
@@ -108,24 +122,34 @@ class Pilot:
 
     def view(self) -> PilotView:
         """What the planner sees of it."""
+        cores, memory_mb, gpus = self.free()
+        spent_s = self.spent_s() if self.job_seen_running else 0.0
+        lasting_s = self.lasting_s if self.phase is Phase.UP else self.shape.walltime_s - spent_s
         return PilotView(
             name=self.name,
             shape=self.shape,
             phase=self.phase,
-            busy=len(self.tickets) + self.foreign,
+            busy=self.busy,
             since_s=time.monotonic() - self.since,
-            left_s=min(self.left_s, self.shape.walltime_s),
+            left_s=lasting_s,
+            free=Room(cores - self.foreign, memory_mb, gpus),
         )
 
 
 class Fleet(Protocol):
     """What the keeper asks of the cluster. Jobs are submitted, looked at and ended here."""
 
-    async def submit(self, name: str, shape: Shape) -> str:
-        """Submit a job for a pilot of that name and shape; returns the job id."""
+    async def submit(self, name: str, shape: Shape, avoid: Sequence[str]) -> str:
+        """Submit a job for such a pilot, away from some nodes; returns the job id."""
 
     async def news(self, job_ids: Sequence[str]) -> Mapping[str, JobNews]:
         """News of these jobs."""
+
+    async def gaps(self) -> Sequence[Gap]:
+        """Where jobs would start now, in any queue; none where the batch system does not tell."""
+
+    async def drain(self, address: str) -> None:
+        """Keep plain Dask's tasks away from this pilot from now on."""
 
     async def release(self, pilots: Sequence[Pilot]) -> None:
         """End these pilots and their jobs."""
@@ -136,8 +160,8 @@ class Fleet(Protocol):
     async def dismiss(self, address: str) -> None:
         """Tell the pilot at this address to leave."""
 
-    async def open_line(self, address: str) -> Line:
-        """Open a line to the pilot at this address."""
+    async def open_line(self, address: str, on_left: Callable[[float], None]) -> Line:
+        """Open a line to the pilot at this address, which tells how long its job lasts."""
 
     def log_of(self, job_id: str) -> str:
         """Path of a job's log."""

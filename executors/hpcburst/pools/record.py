@@ -26,6 +26,7 @@ class PilotRecord:
     up_at: float = 0.0
     gone_at: float = 0.0
     end: str = ""
+    node: str = ""  # what the batch system calls its host
 
     @property
     def held_s(self) -> float:

@@ -1,9 +1,10 @@
-"""How the jobs of each shape start: what failed in a row, and when to try again."""
+"""How jobs start: what failed in a row, when to try again, and on which nodes not to."""
 
 from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,11 +20,21 @@ RETRY_S = (0.5, 2.0, 10.0)
 PAUSE_S = 60.0
 """How long a shape whose jobs do not start is left alone before a new task may try it again."""
 
+STRIKES = 2
+"""A node on which so many jobs died at their start, and none since came up, is avoided."""
+
+MOST_AVOIDED = 8
+"""More bad nodes than these are not bad nodes: it is something else, and no job would start."""
+
 TAIL_BYTES = 4000
+
+_Kind = tuple[str | None, int, int, int]
+"""What fails to start in one walltime fails in another: queue, cores, memory and GPUs count."""
 
 
 @dataclass(slots=True)
 class _Row:
+    shape: Shape
     failures: int = 0
     not_before: float = 0.0
     error: BurstError | None = None
@@ -31,15 +42,17 @@ class _Row:
 
 @dataclass(slots=True)
 class Starts:
-    """A ledger of failed starts, by shape."""
+    """A ledger of failed starts, by what jobs ask for and by node."""
 
-    _rows: dict[Shape, _Row] = field(default_factory=dict)
+    _rows: dict[_Kind, _Row] = field(default_factory=dict)
+    _nodes: Counter[str] = field(default_factory=Counter)
 
-    def succeeded(self, shape: Shape) -> None:
+    def succeeded(self, shape: Shape, node: str = "") -> None:
         """A pilot of this shape said hello: what failed before does not count."""
-        self._rows.pop(shape, None)
+        self._rows.pop(_kind(shape), None)
+        self._nodes.pop(node, None)
 
-    def failed(self, shape: Shape, error: BurstError, limit: int) -> bool:
+    def failed(self, shape: Shape, error: BurstError, limit: int, node: str = "") -> bool:
         """Note a failed start; wait a little longer each time.
 
         Jobs that were asked for together fail together, and count as one.
@@ -47,7 +60,9 @@ class Starts:
         Returns:
             Whether it is time to give up: it was the `limit`th in a row.
         """
-        row = self._rows.setdefault(shape, _Row())
+        if node:
+            self._nodes[node] += 1
+        row = self._rows.setdefault(_kind(shape), _Row(shape))
         row.error = error
         if time.monotonic() < row.not_before:
             return False
@@ -64,10 +79,15 @@ class Starts:
         """Shapes that are not asked for now, with the reason."""
         now = time.monotonic()
         return {
-            shape: f"the last job did not start; trying again soon. {row.error}"
-            for shape, row in self._rows.items()
+            row.shape: f"the last job did not start; trying again soon. {row.error}"
+            for row in self._rows.values()
             if row.not_before > now
         }
+
+    def avoided(self) -> list[str]:
+        """Nodes that jobs should keep away from, by the names the batch system gave."""
+        bad = sorted(node for node, strikes in self._nodes.items() if strikes >= STRIKES)
+        return bad if len(bad) <= MOST_AVOIDED else []
 
 
 def start_error(shape: Shape, found: str, job_id: str, log: str) -> SubmitError:
@@ -84,3 +104,7 @@ def start_error(shape: Shape, found: str, job_id: str, log: str) -> SubmitError:
         log=log,
         tail=tail,
     )
+
+
+def _kind(shape: Shape) -> _Kind:
+    return (shape.queue, shape.cores, shape.memory_mb, shape.gpus)

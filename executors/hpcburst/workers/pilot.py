@@ -14,13 +14,15 @@ import asyncio
 import logging
 import os
 import shutil
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hpcburst.comms.staging import scratch_folder
+
+if TYPE_CHECKING:
+    from hpcburst.workers.ending import Ending
 
 logger = logging.getLogger("hpcburst.pilot")
 
@@ -46,21 +48,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 async def _serve(args: argparse.Namespace, folder: Path) -> None:
+    from hpcburst.workers.ending import Ending
     from hpcburst.workers.work import Workplace
 
     os.environ["TMPDIR"] = str(folder)  # bodies' temporary files go when the pilot goes
     workplace = Workplace(folder, node_root=Path(args.local_directory))
-    told = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, told.set)
+    ending = Ending()
+    ending.obey_signals()
     try:
-        worker = await asyncio.wait_for(_worker(args, folder, workplace), args.death_timeout)
+        worker = await asyncio.wait_for(
+            _worker(args, folder, workplace, ending), args.death_timeout
+        )
         logger.info("pilot %s is up on %s", args.name, worker.address)
         gone = asyncio.create_task(worker.finished())
-        asked = asyncio.create_task(told.wait())
-        await asyncio.wait([gone, asked], return_when=asyncio.FIRST_COMPLETED)
-        logger.info("pilot %s leaves: %s", args.name, "told to" if told.is_set() else "no driver")
+        told = asyncio.create_task(ending.told.wait())
+        limit = asyncio.create_task(ending.ask(args.batch_system)) if args.batch_system else None
+        await asyncio.wait([gone, told], return_when=asyncio.FIRST_COMPLETED)
+        why = "told to" if ending.told.is_set() else "no driver"
+        logger.info("pilot %s leaves: %s", args.name, why)
+        if limit is not None:
+            limit.cancel()
         workplace.close()
         await asyncio.wait_for(worker.close(timeout=CLOSE_S, nanny=False), CLOSE_S)
     except TimeoutError:
@@ -69,7 +76,7 @@ async def _serve(args: argparse.Namespace, folder: Path) -> None:
         workplace.close()
 
 
-async def _worker(args: argparse.Namespace, folder: Path, workplace: Any) -> Any:
+async def _worker(args: argparse.Namespace, folder: Path, workplace: Any, ending: Ending) -> Any:
     from distributed import Worker
     from distributed.security import Security
 
@@ -80,7 +87,7 @@ async def _worker(args: argparse.Namespace, folder: Path, workplace: Any) -> Any
         """Dask's worker with its one TLS port."""
 
     async def open_session(comm: Any) -> str:
-        await Session(comm, workplace).serve()
+        await Session(comm, workplace, ending).serve()
         return "dont-reply"
 
     security = Security(
@@ -106,7 +113,7 @@ async def _worker(args: argparse.Namespace, folder: Path, workplace: Any) -> Any
 
 
 def _parser() -> argparse.ArgumentParser:
-    """The arguments dask-jobqueue writes for a worker, and our own `--host`."""
+    """The arguments dask-jobqueue writes for a worker, and our own."""
     parser = argparse.ArgumentParser(prog="hpcburst.workers.pilot", allow_abbrev=False)
     parser.add_argument("scheduler")
     parser.add_argument("--name", required=True)
@@ -115,6 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--death-timeout", type=float, required=True, help="seconds")
     parser.add_argument("--local-directory", required=True, help="parent of the private folder")
     parser.add_argument("--host", default=None, help="address to listen on")
+    parser.add_argument("--batch-system", default="", help="which one to ask when this job ends")
     parser.add_argument("--tls-ca-file", required=True)
     parser.add_argument("--tls-cert", required=True)
     parser.add_argument("--tls-key", required=True)

@@ -16,7 +16,7 @@ from hpcburst.errors import BurstError, Cancelled, PilotLost, SiteError, SubmitE
 from hpcburst.jobs.dialect import JobNews, JobState
 from hpcburst.policy.model import Limits, Paths, Queue, Site
 from hpcburst.pools import keeper as keeper_module
-from hpcburst.pools import starts
+from hpcburst.pools import starts, watch
 from hpcburst.pools.keeper import Keeper
 from hpcburst.pools.line import LineBroken
 from hpcburst.pools.record import RunRecord
@@ -85,7 +85,7 @@ class Fleet:
         self.foreign = {}
         self.mute = False
 
-    async def submit(self, name, _shape):
+    async def submit(self, name, _shape, _avoid):
         await asyncio.sleep(0)
         if self.refusal is not None:
             raise self.refusal
@@ -109,6 +109,12 @@ class Fleet:
             raise SiteError("squeue was run", "no answer")
         return {job_id: JobNews(self.jobs.get(job_id, JobState.UNKNOWN)) for job_id in job_ids}
 
+    async def gaps(self):
+        return ()
+
+    async def drain(self, _address):
+        pass
+
     async def release(self, pilots):
         await self.release_gate.wait()
         for pilot in pilots:
@@ -116,7 +122,7 @@ class Fleet:
                 self.jobs.pop(pilot.record.job_id, None)
                 self.released.append(pilot.record.job_id)
 
-    async def open_line(self, address):
+    async def open_line(self, address, _on_left):
         line = self.lines[address] = Line()
         return line
 
@@ -154,15 +160,15 @@ def quick(monkeypatch):
     """The keeper's pauses, made short."""
     monkeypatch.setattr(keeper_module, "TICK_S", 0.02)
     monkeypatch.setattr(keeper_module, "GATHER_S", 0.001)
-    monkeypatch.setattr(keeper_module, "UNKNOWN_GRACE_S", 0.1)
+    monkeypatch.setattr(watch, "UNKNOWN_GRACE_S", 0.1)
     monkeypatch.setattr(starts, "RETRY_S", (0.01,))
 
 
 @asynccontextmanager
-async def _keeping(logs, **limits):
+async def _keeping(logs, shapes=(SHAPE,), **limits):
     site = Site("local", (QUEUE,), SHAPE, Limits(**{**QUICK, **limits}), PATHS)
     fleet = Fleet(logs)
-    keeper = fleet.keeper = Keeper(site, fleet, RunRecord(), SHAPE)
+    keeper = fleet.keeper = Keeper(site, fleet, RunRecord(), SHAPE, shapes=shapes)
     keeper.start()
     try:
         yield keeper, fleet
@@ -251,7 +257,7 @@ async def test_a_pilot_gets_no_more_than_it_holds(tmp_path, asks, at_once):
 @eventually
 async def test_two_shapes_serve_their_own_tasks(tmp_path):
     """Tasks of two sizes run side by side, each on a pilot that holds it."""
-    async with _keeping(tmp_path) as (keeper, fleet):
+    async with _keeping(tmp_path, (SHAPE, LARGE)) as (keeper, fleet):
         small, large = _ticket(cores=1), _ticket(LARGE, cores=4)
         keeper.enqueue(small)
         keeper.enqueue(large)
@@ -265,7 +271,7 @@ async def test_two_shapes_serve_their_own_tasks(tmp_path):
 @eventually
 async def test_a_small_task_leaves_a_large_pilot_to_a_large_task(tmp_path):
     """A pilot goes to the task it was asked for, though another that would fit came first."""
-    async with _keeping(tmp_path) as (keeper, fleet):
+    async with _keeping(tmp_path, (SHAPE, LARGE)) as (keeper, fleet):
         held = []
         fleet.start = lambda name, job_id: held.append((name, job_id))
         small, large = _ticket(cores=1), _ticket(LARGE, cores=4)
@@ -396,14 +402,14 @@ async def test_a_batch_system_that_does_not_answer_is_waited_for(tmp_path):
 async def test_a_job_unknown_at_first_is_not_taken_for_dead(tmp_path):
     """Batch systems forget a new job for a moment: it is not submitted a second time."""
     async with _keeping(tmp_path, max_jobs=1) as (keeper, fleet):
-        keeper_module.UNKNOWN_GRACE_S = 60.0
+        watch.UNKNOWN_GRACE_S = 60.0
         names = []
         fleet.start = lambda name, job_id: names.append((name, job_id, fleet.jobs.pop(job_id)))
         ticket = _ticket()
         keeper.enqueue(ticket)
         await _until(lambda: names, "the job")
-        looks = keeper._looked_at
-        await _until(lambda: keeper._looked_at > looks + 0.05, "some looks at the job")
+        looks = keeper._watch._states.asked_at
+        await _until(lambda: keeper._watch._states.asked_at > looks + 0.05, "some looks at the job")
         assert len(names) == 1
         fleet.say_hello(*names[0][:2])
         await _end(fleet, [ticket])
@@ -551,15 +557,15 @@ async def test_a_pilot_that_was_leaving_while_closing_is_ended(tmp_path):
 async def test_a_pilot_near_its_walltime_finishes_and_takes_no_more(tmp_path):
     """Before a pilot's time is over it takes no new task, its successor is there, none is lost."""
     short = Shape(cores=1, memory_mb=1000, walltime_s=2.0)
-    async with _keeping(tmp_path) as (keeper, fleet):
+    async with _keeping(tmp_path, (short,)) as (keeper, fleet):
         first = _ticket(short)
         keeper.enqueue(first)
         await _until(lambda: fleet.busy_lines, "the first task at work")
         (pilot,) = keeper.pilots
         pilot.deadline = time.monotonic() + 0.3
-        await _until(lambda: len(fleet.lines) == 2, "its successor")
         second = _ticket(short)
         keeper.enqueue(second)
+        await _until(lambda: len(fleet.lines) == 2, "its successor")
         await _end(fleet, [first, second])
         assert [first.sends, second.sends] == [1, 1]
         assert first.future.result().where.pilot != second.future.result().where.pilot
@@ -621,7 +627,7 @@ async def test_a_caller_that_gives_up_at_the_last_moment_breaks_nothing(tmp_path
 @eventually
 async def test_every_error_of_a_start_is_a_burst_error(tmp_path):
     """Whatever goes wrong before a task begins, its future holds one of our errors."""
-    async with _keeping(tmp_path, max_failed_starts=1) as (keeper, fleet):
+    async with _keeping(tmp_path, (SHAPE, LARGE), max_failed_starts=1) as (keeper, fleet):
         fleet.start = fleet.die
         tickets = [_ticket(), _ticket(LARGE, cores=4)]
         for ticket in tickets:
