@@ -38,7 +38,14 @@ PREFERENCES = ("soonest", "cheapest")
 """What may count among queues that hold a task."""
 
 DIALECT_KEYS: Mapping[str, tuple[str, ...]] = {
-    "sge": ("parallel-environment", "memory-resource", "gpu-resource"),
+    "slurm": ("disk-resource",),
+    "pbs": ("disk-resource",),
+    "torque": ("disk-resource",),
+    "lsf": ("disk-resource",),
+    "sge": (
+        *("parallel-environment", "mpi-environment"),
+        *("memory-resource", "gpu-resource", "disk-resource"),
+    ),
     "htcondor": ("disk",),
 }
 """What can be stated of how a batch system is set up here."""
@@ -154,6 +161,7 @@ def _scheduler(stated: object) -> str:
 
 def _limits(section: Mapping[str, Any], scheduler: str) -> Limits:
     interval, budget = section["status-interval"], section["budget"]
+    idle = section["idle-timeout"]
     cores = section["max-cores"]
     usual_interval_s = LOCAL_STATUS_INTERVAL_S if scheduler == LOCAL else SITE_STATUS_INTERVAL_S
     return Limits(
@@ -162,7 +170,7 @@ def _limits(section: Mapping[str, Any], scheduler: str) -> Limits:
         max_pending=count(section["max-pending"], "hpcburst.max-pending"),
         max_cores=None if cores is None else count(cores, "hpcburst.max-cores"),
         max_core_hours=None if budget is None else number(budget, "hpcburst.budget"),
-        idle_s=read_walltime_s(section["idle-timeout"]),
+        idle_s=None if idle is None else read_walltime_s(idle),
         status_interval_s=read_walltime_s(interval) if interval else usual_interval_s,
     )
 

@@ -44,7 +44,8 @@ class Limits:
         max_jobs: Jobs at once, pending and running; no run gets more.
         jobs: Jobs at once for a run that asks for no number.
         max_pending: Jobs that may wait in the queue at once: a small backlog is a polite one.
-        idle_s: Seconds a pilot may idle before its job ends.
+        idle_s: Seconds a pilot may idle before its job ends; None is about what a new one takes to
+            start, 10 s at most.
         pending_min_age_s: Seconds a waiting job is kept though nothing needs it any more; a new
             task may come, and a place in the queue is worth something.
         status_interval_s: Seconds between two looks at the jobs' states (one call for all jobs).
@@ -58,7 +59,7 @@ class Limits:
     max_jobs: int = 100
     jobs: int = 10
     max_pending: int = 10
-    idle_s: float = 10.0
+    idle_s: float | None = None
     pending_min_age_s: float = 30.0
     status_interval_s: float = 60.0
     connect_s: float = 120.0

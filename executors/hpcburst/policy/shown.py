@@ -49,7 +49,7 @@ def _settings(site: Site) -> Iterator[tuple[str, Any]]:
     yield "max-cores", limits.max_cores
     yield "budget", limits.max_core_hours
     yield "prefer", site.prefer
-    yield "idle-timeout", walltime_text(limits.idle_s)
+    yield "idle-timeout", None if limits.idle_s is None else walltime_text(limits.idle_s)
     yield "status-interval", walltime_text(limits.status_interval_s)
     yield "keep-runs", walltime_text(site.keep_runs_days * 86400)
     yield "pilot.cores", shape.cores

@@ -33,6 +33,9 @@ PATIENCE_S = 2.0
 """The least that an idle pilot is kept, also where pilots start at once: the next task may be on
 its way, and a pilot's warm guests go with it."""
 
+PATIENT_S = 10.0
+"""The longest, also where new pilots wait for hours: idle cores are others' cores."""
+
 
 def plan(
     demand: Sequence[Demand],
@@ -96,17 +99,22 @@ def _past_patience(view: PilotView, site: Site, learned: Learned) -> str:
     """Why a pilot that no task needs goes; "" while it is kept."""
     limits = site.limits
     if view.phase is Phase.UP and not view.busy:
-        patience_s = min(limits.idle_s, _start_s(view.shape, site, learned))
+        patience_s = _patience_s(view.shape, site, learned)
         return f"idle for {view.since_s:.0f} s" if view.since_s >= patience_s else ""
     if view.phase is Phase.PENDING and view.since_s >= limits.pending_min_age_s:
         return f"waited {view.since_s:.0f} s and is not needed any more"
     return ""
 
 
-def _start_s(shape: Shape, site: Site, learned: Learned) -> float:
-    """What a pilot like this one takes to start: who idles for longer costs more than a new one."""
+def _patience_s(shape: Shape, site: Site, learned: Learned) -> float:
+    """How long a pilot may idle: as stated, else as long as a new one takes to start.
+
+    Who idles for longer costs more than a new one.
+    """
+    if site.limits.idle_s is not None:
+        return site.limits.idle_s
     known_s = known_wait_s(shape, site, learned)
-    return site.limits.idle_s if known_s is None else max(PATIENCE_S, known_s)
+    return PATIENT_S if known_s is None else min(max(PATIENCE_S, known_s), PATIENT_S)
 
 
 def _outdated(draft: _Draft) -> set[str]:

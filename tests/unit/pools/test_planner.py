@@ -11,7 +11,16 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from hpcburst.policy.model import Limits, Paths, Queue, Site
-from hpcburst.pools.planner import Demand, Gap, Learned, Phase, PilotView, Room, plan
+from hpcburst.pools.planner import (
+    PATIENT_S,
+    Demand,
+    Gap,
+    Learned,
+    Phase,
+    PilotView,
+    Room,
+    plan,
+)
 from hpcburst.tasks import START_S, Shape
 
 PATHS = Paths(Path("/shared"), Path("/node"))
@@ -567,7 +576,8 @@ def test_idle_pilots_past_their_patience_go(pilots, site):
     decided = plan([], pilots, site)
     limits = site.limits
     for view in pilots:
-        idle = view.phase is Phase.UP and not view.busy and view.since_s >= limits.idle_s
+        patience_s = PATIENT_S if limits.idle_s is None else limits.idle_s
+        idle = view.phase is Phase.UP and not view.busy and view.since_s >= patience_s
         stale = view.phase is Phase.PENDING and view.since_s >= limits.pending_min_age_s
         assert (view.name in decided.retire) == (idle or stale)
     assert not decided.submit
