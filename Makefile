@@ -4,8 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 OLDEST := .venv-oldest
+# Most tests wait for other processes: two at a time are done in little more than half the time.
+WORKERS ?= 2
 
-.PHONY: demo test test-oldest test-schedulers bench lint wheel-test clean
+.PHONY: demo test test-oldest test-schedulers test-browser bench lint wheel-test clean
 .DEFAULT_GOAL := demo
 
 $(STAMP): pyproject.toml
@@ -18,10 +20,14 @@ demo: $(STAMP)      ## run the demo: Mauna Loa CO2 as a Prefect flow, then as a 
 	@$(BIN)/hpcburst demo $(DEMO)
 
 test: $(STAMP)      ## unit, conformance and integration tests on the local queue
-	@$(BIN)/python -m pytest $(PYTEST)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST)
 
 test-schedulers: $(STAMP)   ## bursts on a real Slurm and a real Grid Engine of this machine's own
 	@$(BIN)/python -m pytest tests/schedulers $(if $(LONG),,-m 'not long') $(PYTEST)
+
+test-browser: $(STAMP)  ## the pages that people see, in a headless Chromium
+	@command -v chromedriver >/dev/null || { test "$$(id -u)" = 0 && apt-get install --quiet --yes chromium chromium-driver; } || { echo "no browser here: apt-get install chromium chromium-driver"; exit 1; }
+	@$(BIN)/python -m pytest tests/browser $(PYTEST)
 
 bench: $(STAMP)     ## what it costs beside its peers: one JSON line a figure (QUICK=1: under a minute)
 	@$(BIN)/python bench/envs.py $(if $(QUICK),--quick)

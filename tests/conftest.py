@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -57,7 +58,10 @@ def channel_url() -> str:
     """The suite's local conda channel, built once from this machine's Pythons."""
     from support.testchannel import build_test_channel
 
-    return build_test_channel(CACHE / "channel")
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "channel.lock").open("w") as lock:  # the suite runs in several processes
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return build_test_channel(CACHE / "channel")
 
 
 @pytest.fixture

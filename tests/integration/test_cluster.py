@@ -26,6 +26,7 @@ from hpcburst.comms.staging import private_folder, sweep_runs
 from hpcburst.errors import Cancelled, PilotLost, RequestError
 from hpcburst.policy.load import load_site
 from hpcburst.policy.model import Paths
+from hpcburst.pools.planner import Phase
 from hpcburst.results import Fault
 from hpcburst.tasks import Burst, Command, Needs, Shape
 from support.processes import marked, ours, wait_until
@@ -288,6 +289,42 @@ def test_a_task_whose_pilot_is_killed_ends_well_on_another(tmp_path, mark):
         assert outcome.sends == 2
         assert [line.text for line in outcome.lines] == ["again"]
         wait_until(lambda: not _alive(mark), "the end of the first attempt", WAIT_S)
+
+
+@pytest.mark.parametrize("last_words", ["kill -9 $$", "exit 3"])
+def test_who_ends_a_job_does_not_fail_its_tasks(tmp_path, mark, last_words):
+    """Ending a job signals all its processes; that a body hears it first is not its fault."""
+    pids = tmp_path / "pids"
+    begin = f"trap '{last_words}' TERM; echo $$ $PPID > '{pids}.new'; mv '{pids}.new' '{pids}'"
+    text = f"if [ -e '{pids}' ]; then echo again; else {begin}; while :; do sleep 0.01; done; fi"
+    with BurstCluster(max_jobs=1, site=_site(tmp_path)) as cluster:
+        future = cluster.launch(_shell(text, mark=mark))
+        wait_until(pids.exists, "the body at work", WAIT_S)
+        body, pilot = map(int, pids.read_text().split())
+        os.kill(body, signal.SIGTERM)
+        time.sleep(0.05)  # a batch system's signals come one after the other
+        os.kill(pilot, signal.SIGTERM)
+        outcome = future.result(WAIT_S)
+        assert outcome.ok, outcome.failure
+        assert outcome.sends == 2
+
+
+def test_a_pilot_that_is_warned_takes_no_more_tasks(tmp_path, mark):
+    """At the warning signal a pilot ends what it runs, and what comes later goes to another."""
+    with BurstCluster(max_jobs=1, site=_site(tmp_path)) as cluster:
+        pids = tmp_path / "pids"
+        begin = f"echo $PPID > '{pids}.new'; mv '{pids}.new' '{pids}'"
+        text = f"{begin}; while [ ! -e '{tmp_path}/go' ]; do sleep 0.01; done"
+        first = cluster.launch(_shell(text, mark=mark))
+        wait_until(pids.exists, "the first task at work", WAIT_S)
+        (pilot,) = cluster._keeper.pilots
+        os.kill(int(pids.read_text()), signal.SIGUSR1)
+        wait_until(lambda: pilot.phase is Phase.DRAINING, "the warning", WAIT_S)
+        second = cluster.launch(_shell("true", mark=mark))
+        (tmp_path / "go").touch()
+        outcomes = [future.result(WAIT_S) for future in (first, second)]
+        assert [outcome.sends for outcome in outcomes] == [1, 1]
+        assert outcomes[0].where.pilot != outcomes[1].where.pilot
 
 
 def test_a_task_that_always_kills_its_pilot_is_given_up(tmp_path, mark):

@@ -144,6 +144,14 @@ def test_what_only_nodes_have_is_not_missed(bench, tmp_path, code):
     assert (prefix / "bin/pipped").exists()
 
 
+def test_seeing_an_env_work_takes_one_core(bench, tmp_path):
+    """Libraries start no thread for each core of a login node only because a build imports them."""
+    pytest.importorskip("uv")
+    wheel(tmp_path, "7.0", code="import os; assert os.environ['OMP_NUM_THREADS'] == '1'")
+    spec = bench.spec(f"python {RUNNING}.*", pip=("--no-index", f"-f {tmp_path}", "pipped ==7.0"))
+    assert bench.build(spec, bench.lock(spec, "rattler"), "rattler").exists()
+
+
 def test_binary_files_may_get_a_shorter_path_and_never_a_longer_one(tmp_path):
     """A shorter path is filled up with NULs, so that nothing behind it moves."""
     binary = b"\x7fELF\0/a/stage/lib:/a/stage/bin\0\0rest"

@@ -239,6 +239,29 @@ def test_closing_the_process_ends_a_download_and_keeps_what_came(web, rattler, p
     assert web.archives_asked("big-")[-1].range == f"bytes={web.cut_bytes}-"
 
 
+def test_a_dismissed_process_ends_by_itself_and_a_later_call_is_answered():
+    """Who lets rattler go early neither waits for its end nor has to know whether it is needed."""
+    with RattlerProcess() as rattler:
+        platform = rattler.call("machine")["platform"]
+        first = rattler._process
+        rattler.dismiss()
+        wait_until(lambda: first.poll() is not None, "the dismissed process ended")
+        assert rattler.call("machine")["platform"] == platform
+        assert rattler._process is not first
+
+
+def test_a_process_loads_only_what_its_task_needs():
+    """An env whose packages are there is not kept waiting for what downloads and deletes need."""
+    names = "import sys; print(*sys.modules)"
+    argv = [sys.executable, "-P", "-c"]
+    bare, child = (
+        set(subprocess.check_output([*argv, code + names], text=True).split())
+        for code in ("", "import hpcburst.envs.child.__main__; ")
+    )
+    needless = {"asyncio", "hpcburst.envs.child.fetching", "rattler", "secrets", "shutil", "ssl"}
+    assert not needless & (child - bare)
+
+
 def test_other_bytes_than_the_lock_names_are_thrown_away_and_fetched_once_more(
     web, folder, place, quick
 ):

@@ -26,7 +26,9 @@ _DRIVER = Path("/proc/driver/nvidia/version")
 
 def overrides() -> tuple[tuple[str, str], ...]:
     """The variables that make this machine seem another one, and their values."""
-    return tuple(sorted(item for item in os.environ.items() if item[0].startswith(OVERRIDES)))
+    # Names first: each value that is looked at is decoded anew.
+    names = sorted(name for name in os.environ if name.startswith(OVERRIDES))
+    return tuple((name, os.environ[name]) for name in names)
 
 
 def this_machine(folder: Path, detect: Callable[[], Machine]) -> Machine:

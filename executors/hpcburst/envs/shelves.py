@@ -177,6 +177,7 @@ class DepotShelf:
 
     def _publish(self, order: Order, plan: Plan, builder: Builder) -> None:
         shop = builder.workshop
+        packages = [Package.from_row(row) for row in packages_in(plan.lock, shop.rattler)]
         try:
             archives = build(plan, builder)
             record = read_record(plan.prefix)
@@ -187,7 +188,7 @@ class DepotShelf:
                 order.key,
                 lock=plan.lock,
                 files=archives,
-                packages=[Package.from_row(row) for row in packages_in(plan.lock, shop.rattler)],
+                packages=packages,
                 prefix=plan.prefix,
                 record=replace(record, activation=capture(plan.prefix)),
                 private=order.spec.holds_secrets,

@@ -312,10 +312,10 @@ class EnvStore:
 
     def _of_spec(self, spec: EnvSpec, source: str) -> Env:
         with self._builder() as builder:
-            key = self._key_of(spec, builder.workshop.rattler)
+            order = self._order(spec, source, builder)
+            key = self._key_of(spec, builder.workshop.rattler) if spec.modules else order.key
             if not spec.conda and not spec.explicit:
                 return self._loaded(None, spec.modules, key)
-            order = self._order(spec, source, builder)
             env = self._remembered(order.key, lambda: self._made(order, builder))
         return self._loaded(env, spec.modules, key)
 

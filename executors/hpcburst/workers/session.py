@@ -26,7 +26,7 @@ from hpcburst.workers.work import MAX_LINES, Workplace
 FLUSH_S = 0.5
 """How often lines travel while a body runs: soon enough to watch, seldom enough to batch."""
 
-HOLD_S = 0.3
+HOLD_S = 0.5
 """A failure is told so much later. Who ends a job signals every process in it, and a body may die
 of that, or of a child's death, before the pilot hears of it: then the task did not fail, it was
 lost with the pilot, and saying nothing lets the driver send it again."""

@@ -92,7 +92,8 @@ def build(plan: Plan, builder: Builder) -> Mapping[str, str]:
     """Build an env and publish it; when another builder was first, its env is the one.
 
     Archives are fetched into `builder.workshop.incoming`, where an interrupted download goes on and
-    builders share what is there; they are taken away again unless the plan keeps them.
+    builders share what is there; they are taken away again unless the plan keeps them. Rattler is
+    dismissed as soon as all is linked.
 
     Returns:
         URL to file of all archives, if `plan.keep_archives`; else nothing.
@@ -108,6 +109,7 @@ def build(plan: Plan, builder: Builder) -> Mapping[str, str]:
             if plan.spec.holds_secrets:
                 plan.stage.chmod(0o700)
             linked = _link(plan, builder)
+            shop.rattler.dismiss()
             _add_own(plan, linked, builder)
             finish(plan.stage, plan.prefix, plan.spec, shop.progress)
             write_record(plan.stage, _record_of(plan, linked, builder.name))

@@ -28,6 +28,7 @@ from hpcburst.envs.child.refusals import (
     ArchiveRefused,
     FetchFailed,
     Offline,
+    few,
 )
 from hpcburst.envs.specs.entries import redact
 
@@ -246,12 +247,6 @@ def _is_there(archive: Wanted, place: Path) -> bool:
             raise ArchiveDamaged(f"{place}: it is not the archive that is asked for")
         place.unlink(missing_ok=True)
     return right
-
-
-def few(names: Sequence[str], most: int = 5) -> str:
-    """The first of some names, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 @contextmanager

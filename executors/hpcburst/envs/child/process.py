@@ -41,7 +41,8 @@ class RattlerFailed(Exception):
 class RattlerProcess:
     """A child that solves and installs; started by the first call, gone at the end of `with`.
 
-    Not for use by two threads at once.
+    Who needs it no more may `dismiss` it before that; a later call starts another one. Not for use
+    by two threads at once.
 
     Args:
         progress: Told about steps as they run.
@@ -82,6 +83,8 @@ class RattlerProcess:
             raise
 
     def _exchange(self, verb: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        if self._process and self._process.stdin and self._process.stdin.closed:
+            self.close()
         process = self._process = self._process or self._start()
         if process.stdin is None or process.stdout is None:
             raise RuntimeError("the child was started without pipes")
@@ -99,6 +102,11 @@ class RattlerProcess:
         except BrokenPipeError:
             pass
         raise self._death(verb)
+
+    def dismiss(self) -> None:
+        """Let the child end without waiting for it, which takes some milliseconds."""
+        if self._process and self._process.stdin:
+            _close_quietly(self._process.stdin)
 
     def close(self) -> None:
         """End the child; may be called again."""

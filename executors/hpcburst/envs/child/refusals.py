@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 
 class FetchFailed(Exception):
     """An archive cannot be had; the text says which one, and holds no secret."""
@@ -33,3 +38,9 @@ class OtherPlatform(FetchFailed):
 
 class LinkScriptFailed(Exception):
     """A script that a package runs once it is linked went wrong."""
+
+
+def few(names: Sequence[str], most: int = 5) -> str:
+    """The first of some names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
