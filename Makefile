@@ -20,7 +20,7 @@ demo: $(STAMP)      ## run the demo: Mauna Loa CO2 as a Prefect flow, then as a 
 	@$(BIN)/hpcburst demo $(DEMO)
 
 test: $(STAMP)      ## unit, conformance and integration tests on the local queue
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(if $(LONG),,-m 'not long') $(PYTEST)
 
 test-schedulers: $(STAMP)   ## bursts on a real Slurm and a real Grid Engine of this machine's own
 	@$(BIN)/python -m pytest tests/schedulers $(if $(LONG),,-m 'not long') $(PYTEST)
@@ -31,6 +31,7 @@ test-browser: $(STAMP)  ## the pages that people see, in a headless Chromium
 
 bench: $(STAMP)     ## what it costs beside its peers: one JSON line a figure (QUICK=1: under a minute)
 	@$(BIN)/python bench/envs.py $(if $(QUICK),--quick)
+	@$(BIN)/python bench/elastic.py $(if $(QUICK),--quick)
 
 lint: $(STAMP)      ## style, types and import contracts
 	@$(BIN)/ruff check .

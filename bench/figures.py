@@ -48,7 +48,7 @@ class Figure:
     peer_range: tuple[float, float] | None = None
 
 
-def compare(
+def compare(  # noqa: PLR0913 - a goal is one of three kinds, and each has its name
     name: str,
     runs: tuple[Sequence[float], Sequence[float]],
     *,
@@ -56,6 +56,7 @@ def compare(
     unit: str,
     more_is_better: bool = False,
     most: float | None = None,
+    least: float | None = None,
     ratio: float | None = None,
 ) -> Figure:
     """A figure from paired runs.
@@ -67,6 +68,7 @@ def compare(
         unit: Of both.
         more_is_better: Whether it is a rate; else it is a time or a size.
         most: The goal for ours: at most this many units.
+        least: The goal for ours: at least this many units.
         ratio: The goal for the ratio: at least this.
     """
     ours, peer = runs
@@ -77,6 +79,9 @@ def compare(
     if most is not None:
         goals.append(f"at most {most:g} {unit}")
         held.append(mine <= most)
+    if least is not None:
+        goals.append(f"at least {least:g} {unit}")
+        held.append(mine >= least)
     if ratio is not None:
         goals.append(f"ratio at least {ratio:g}")
         held.append(times is not None and times >= ratio)

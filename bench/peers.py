@@ -94,7 +94,8 @@ def numpy_by_pip(work: Path) -> float:
     wheels = local_wheels()
     with tempfile.TemporaryDirectory(dir=work) as folder:
         made = Path(folder) / "v"
-        return timed(lambda: make_venv(made, ["--no-index", "--find-links", wheels, NUMPY]))
+        offline = ["--only-binary", ":all:", "--no-index", "--find-links", wheels]
+        return timed(lambda: make_venv(made, [*offline, NUMPY]))
 
 
 def numpy_by_uv(work: Path) -> float | None:
@@ -124,14 +125,20 @@ def local_wheels() -> str:
     return str(folder)
 
 
-def venv_with(name: str, packages: list[str]) -> Path:
-    """The interpreter of a virtual environment that is made once and kept."""
+def venv_with(name: str, packages: list[str], *, build: bool = False) -> Path:
+    """The interpreter of a virtual environment that is made once and kept.
+
+    Args:
+        name: Of its folder.
+        packages: What pip installs into it.
+        build: Whether packages without a wheel are built.
+    """
     folder = CACHE / name
     ready = folder / "ready"
     if not ready.exists() or ready.read_text() != " ".join(packages):
         say(f"Making a virtual environment with {' '.join(packages)} (once)")
         shutil.rmtree(folder, ignore_errors=True)
-        make_venv(folder, packages)
+        make_venv(folder, packages if build else ["--only-binary", ":all:", *packages])
         ready.write_text(" ".join(packages))
     return folder / "bin" / "python"
 
@@ -140,7 +147,7 @@ def make_venv(folder: Path, packages: list[str]) -> None:
     """What the standard library and pip make of their arguments."""
     venv.create(folder, with_pip=True)
     pip = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
-    run([*pip, "install", "--quiet", "--only-binary", ":all:", *packages])
+    run([*pip, "install", "--quiet", *packages])
 
 
 def run(argv: list[str]) -> None:

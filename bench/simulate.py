@@ -1,6 +1,6 @@
 """Bursts of tasks on a simulated cluster full of other people's jobs, with the real planner.
 
-python bench/simulate.py --quick                            # some seconds
+python bench/simulate.py --quick                            # some seconds, and a picture
 python bench/simulate.py --pilots 10000 --tasks 1000000     # an hour, or so
 """
 
@@ -14,7 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from figures import Figure, compare, say, show
+import plots
+from figures import CACHE, Figure, compare, say, show
 from simulation import NODE_CORES, NODE_MEMORY_MB, UNTIL_S, Holes, Policy, Simulation, Task
 
 from hpcburst.jobs.dialect import Gap
@@ -86,8 +87,7 @@ class Result:
     used: float
     jobs: int
     lost: int
-    plan_ms: float
-    plan_most_ms: float
+    plans_ms: Sequence[float]
 
     @classmethod
     def of(cls, simulation: Simulation) -> Result:
@@ -102,8 +102,7 @@ class Result:
             used=simulation.used_s / simulation.held_s,
             jobs=simulation.jobs,
             lost=simulation.lost,
-            plan_ms=statistics.median(simulation.plan_ms),
-            plan_most_ms=max(simulation.plan_ms),
+            plans_ms=simulation.plan_ms,
         )
 
 
@@ -138,12 +137,13 @@ def at_size(pilots: int, tasks: int, seed: int = 1) -> Result:
 
 def table(rows: Mapping[str, Result]) -> Iterator[str]:
     """The results for a person."""
-    heads = ("first s", "wait s", "done s", "  used", " jobs", " lost")
+    heads = ("first s", "wait s", "done s", "  used", " jobs", " lost", "plan ms", "most ms")
     yield f"{'policy':24} " + " ".join(f"{head:>{max(5, len(head))}}" for head in heads)
     for name, row in rows.items():
         yield (
             f"{name:24} {row.first_s:7.0f} {row.wait_s:6.0f} {row.done_s:6.0f} {row.used:6.2f} "
-            f"{row.jobs:5} {row.lost:5}"
+            f"{row.jobs:5} {row.lost:5} {statistics.median(row.plans_ms):7.1f} "
+            f"{max(row.plans_ms):7.1f}"
         )
 
 
@@ -179,6 +179,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="under a minute")
     parser.add_argument("--pilots", type=int, default=0, help="at most so many pilots at once")
     parser.add_argument("--tasks", type=int, default=0, help="so many tasks of about a minute")
+    parser.add_argument("--plot", type=Path, default=CACHE / "simulate.png", help="where it goes")
     options = parser.parse_args()
     runs = []
     for seed in range(3 if options.quick else 15):
@@ -194,9 +195,16 @@ def main() -> None:
     result = at_size(pilots, tasks)
     for line in table({"ours": result}):
         say(line)
-    for name, value_ms in (("median", result.plan_ms), ("most", result.plan_most_ms)):
-        title = f"a decision about {pilots} pilots and {tasks} tasks, {name}"
+    size = f"{pilots} pilots and {tasks} tasks"
+    for name, value_ms in (
+        ("median", statistics.median(result.plans_ms)),
+        ("most", max(result.plans_ms)),
+    ):
+        title = f"a decision about {size}, {name}"
         show(compare(title, ([value_ms], []), peer_name="", unit="ms", most=1000.0))
+    options.plot.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    plots.draw(runs, result.plans_ms, size, options.plot)
+    say(f"drawn: {options.plot}")
 
 
 if __name__ == "__main__":

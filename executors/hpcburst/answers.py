@@ -51,6 +51,8 @@ def value_of(outcome: Outcome, name: str) -> Any:
     if outcome.failure is not None:
         raise_failure(outcome.failure, outcome.where, name)
     try:
+        if outcome.stored is not None:
+            return values.load_kept(outcome.stored.path)
         return values.loads(outcome.payload, outcome.buffers)
     except Exception as error:
         raise RequestError(

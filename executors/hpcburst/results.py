@@ -20,6 +20,10 @@ class Fault(StrEnum):
     CANCELLED = "cancelled"  # it was withdrawn
 
 
+MEMORY_ERRORS = frozenset({"MemoryError", "_ArrayMemoryError"})
+"""Types of exception that say so: Python's own, and numpy's."""
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     """One line a body wrote.
@@ -45,6 +49,7 @@ class Failure:
         message: One sentence.
         traceback: Traceback text of the env, or the last output.
         pickled: The exception itself, pickled in the env, when it can be.
+        child_out_of_memory: Whether the kernel killed a process beside it at the memory limit.
     """
 
     fault: Fault
@@ -52,6 +57,13 @@ class Failure:
     message: str
     traceback: str = ""
     pickled: bytes | None = None
+    child_out_of_memory: bool = False
+
+    @property
+    def short_of_memory(self) -> bool:
+        """Whether the same work may end well with more memory."""
+        raised = self.fault is Fault.RAISED and self.kind in MEMORY_ERRORS
+        return raised or self.child_out_of_memory or self.fault is Fault.OUT_OF_MEMORY
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +103,28 @@ class Where:
 
 
 @dataclass(frozen=True, slots=True)
+class Stored:
+    """A value that was left on the shared file system.
+
+    Attributes:
+        path: The file.
+        size_bytes: Its size.
+        digest: Of what it holds: equal values have equal ones.
+    """
+
+    path: str
+    size_bytes: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """How a task ended.
 
     Attributes:
         payload: The pickled value (`workers.guest.values.loads` reads it); b"" if it failed.
         buffers: Its large buffers, out of band.
+        stored: Where a large value was left instead of coming home.
         failure: What went wrong; None if it ended well.
         returncode: Exit status of a command; None for Python calls.
         lines: What it wrote, oldest first (bounded by the pilot).
@@ -107,6 +135,7 @@ class Outcome:
 
     payload: bytes = b""
     buffers: tuple[bytes, ...] = ()
+    stored: Stored | None = None
     failure: Failure | None = None
     returncode: int | None = None
     lines: tuple[Line, ...] = ()

@@ -9,11 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
 from hpcburst.amounts import read_memory_mb, read_walltime_s
 from hpcburst.errors import RequestError
+from hpcburst.placement import ANYWHERE, ONE_NODE, Placement, Spread
 from hpcburst.templates import check_fields, read_statuses, read_words
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -44,6 +46,9 @@ class Needs:
         command: Words of the program that is run in place of the function's body; `{name}` in them
             stands for an argument of the call. None: the body is run.
         ok: Exit statuses of that program that mean success.
+        placement: On whose account and on which nodes it runs.
+        larger_memory_mb: What it asks for next, one after the other, when it ran out of memory.
+        longer_walltime_s: What it asks for next when its walltime was over.
     """
 
     env: str | None = None
@@ -56,6 +61,9 @@ class Needs:
     folder: str | None = None
     command: tuple[str, ...] | None = None
     ok: tuple[int, ...] = (0,)
+    placement: Placement = ANYWHERE
+    larger_memory_mb: tuple[int, ...] = ()
+    longer_walltime_s: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         _check_count("cores", self.cores, at_least=1)
@@ -72,6 +80,8 @@ class Shape:
         gpus: GPUs.
         walltime_s: Seconds the job may last.
         queue: Queue (partition) it goes to; None is the site's default.
+        placement: On whose account and on which nodes it runs.
+        spread: Nodes and processes of a job that is no pilot; the rest is then for each node.
     """
 
     cores: int = 1
@@ -79,10 +89,20 @@ class Shape:
     gpus: int = 0
     walltime_s: float = 1800.0
     queue: str | None = None
+    placement: Placement = ANYWHERE
+    spread: Spread = ONE_NODE
 
     def __post_init__(self) -> None:
+        if isinstance(self.placement, Mapping):  # as records on disk have it
+            object.__setattr__(self, "placement", Placement(**self.placement))
+        if isinstance(self.spread, Mapping):
+            object.__setattr__(self, "spread", Spread(**self.spread))
         _check_count("cores", self.cores, at_least=1)
         _check_count("gpus", self.gpus, at_least=0)
+
+    def __hash__(self) -> int:
+        """Of what shapes mostly differ in: they are looked up a hundred times for each task."""
+        return hash((self.cores, self.memory_mb, self.gpus, self.walltime_s, self.queue))
 
     @classmethod
     def of(cls, **fields: Any) -> Shape:
@@ -101,12 +121,15 @@ class Shape:
             and needs.gpus <= self.gpus
             and (needs.walltime_s or 0) + (START_S if needs.walltime_s else 0) <= self.walltime_s
             and needs.queue in (None, self.queue)
+            and needs.placement == self.placement
         )
 
     def __str__(self) -> str:
         gpus = f", {self.gpus} GPU" if self.gpus else ""
         queue = f" on {self.queue}" if self.queue else ""
-        return f"{self.cores} core, {self.memory_mb} MB{gpus}, {self.walltime_s / 60:g} min{queue}"
+        size = f"{self.cores} core, {self.memory_mb} MB{gpus}, {self.walltime_s / 60:g} min{queue}"
+        nodes = f"{self.spread.nodes} nodes of " if self.spread.nodes > 1 else ""
+        return f"{nodes}{size}{f' ({self.placement})' if self.placement else ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,11 +184,13 @@ class PythonCall:
         body: The function.
         payload: Arguments `(args, kwargs)`, pickled by `workers.guest.values.dumps`.
         buffers: Their large buffers, out of band.
+        keep: Folder on the shared file system where a large value is left; None: it comes home.
     """
 
     body: Body
     payload: bytes
     buffers: tuple[bytes, ...] = ()
+    keep: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +247,9 @@ def needs(**fields: Any) -> Callable[[F], F]:
             MB, or text like "4GB", "512MiB"), `gpus`, `walltime` (seconds, or text like "90s",
             "5m", "1h30m", "01:30:00"), `queue`; `command` (a program to run in place of the body:
             "Rscript fit.R --block {block}", with the arguments of the call for `{name}`; no shell
-            reads it) and `ok` (its exit statuses that mean success).
+            reads it) and `ok` (its exit statuses that mean success). `memory` and `walltime` may
+            be lists that grow, ["4GB", "16GB"]: a task that ran out of memory asks for the next
+            memory, one that ran out of time for the next walltime.
 
     Returns:
         A decorator that leaves the function as it is and the data on it.
@@ -254,9 +281,19 @@ def read_needs(fields: Mapping[str, Any]) -> Needs:
     Raises:
         RequestError: A field is unknown or its value cannot be read.
     """
-    if fields.get("ok") is not None and fields.get("command") is None:
+    return changed_needs(Needs(), fields)
+
+
+def changed_needs(stated: Needs, fields: Mapping[str, Any]) -> Needs:
+    """Needs with some fields said anew, as a user writes them; the others stay.
+
+    Raises:
+        RequestError: A field is unknown or its value cannot be read.
+    """
+    if fields.get("ok") is not None and not (stated.command or fields.get("command")):
         raise RequestError("@needs was given ok and no command", "only a command has a status")
-    return Needs(**_read_fields(fields, _NEEDS_FIELDS, what="@needs"))
+    first, later = _read_steps(fields)
+    return replace(stated, **_read_fields(first, _NEEDS_FIELDS, what="@needs"), **later)
 
 
 def needs_of(fn: Any) -> Needs:
@@ -308,8 +345,28 @@ _NEEDS_FIELDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "command": ("command", read_words),
     "ok": ("ok", read_statuses),
 }
+_LATER_STEPS = {"memory": "larger_memory_mb", "walltime": "longer_walltime_s"}
 _OF_THE_TASK = ("env", "modules", "command", "ok")
 _SHAPE_FIELDS = {name: row for name, row in _NEEDS_FIELDS.items() if name not in _OF_THE_TASK}
+
+
+def _read_steps(fields: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The fields with the first of each list that grows, and what comes after it."""
+    first, later = dict(fields), {}
+    for name, field_name in _LATER_STEPS.items():
+        value = fields.get(name)
+        if value is None:
+            continue
+        steps = value if isinstance(value, (list, tuple)) and value else (value,)
+        read = tuple(map(_NEEDS_FIELDS[name][1], steps))
+        if any(after <= before for before, after in pairwise(read)):
+            raise RequestError(
+                f"{name}={list(steps)!r} was asked for",
+                "each step has to be more than the one before",
+                f"write them in order, or one {name} alone",
+            )
+        first[name], later[field_name] = steps[0], read[1:]
+    return first, later
 
 
 def _read_fields(

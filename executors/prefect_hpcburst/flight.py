@@ -9,15 +9,20 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import CancelledError, Future, InvalidStateError
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from hpcburst.comms.staging import private_folder
 from hpcburst.errors import Cancelled
+from prefect_hpcburst.lookout import Lookout
+from prefect_hpcburst.progress import Tally
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from uuid import UUID
 
+    from prefect.client.schemas.objects import State
     from prefect.logging.loggers import LoggingAdapter
 
     from hpcburst.pools.cluster import BurstCluster
@@ -34,6 +39,13 @@ _Place = tuple[str | None, str | None, tuple[str, ...]]
 MAX_BUILDS = 2
 """Envs built at once: each build keeps a few cores of a login node busy."""
 
+FREIGHT_BYTES = 256_000_000
+"""Arguments of bodies on their way, together: `map` over a thousand items with a table for all does
+not hold a thousand tables. Beyond that, bodies wait for others to end."""
+
+CHECK_S = 1.0
+"""How often who waits for room looks whether the flight was stopped."""
+
 CLOSE_S = 20.0
 """Seconds the pilots get to end."""
 
@@ -45,9 +57,22 @@ class Flight:
         cluster: Where the bodies run.
         owned: Whether the cluster ends with the flight.
         logger: Gets one line about the pilots when they have ended.
+        flow_run_id: The flow run whose burst is shown in the UI; None shows none.
+
+    Attributes:
+        cluster: As given.
+        tally: Counts the task runs.
+        cancelled: Whether somebody cancelled the flow run, in the UI or by the API.
     """
 
-    def __init__(self, cluster: BurstCluster, *, owned: bool, logger: Logger) -> None:
+    def __init__(
+        self,
+        cluster: BurstCluster,
+        *,
+        owned: bool,
+        logger: Logger,
+        flow_run_id: UUID | None = None,
+    ) -> None:
         self.cluster = cluster
         self._owned = owned
         self._logger = logger
@@ -57,6 +82,25 @@ class Flight:
         self._envs: dict[_Place, Future[Env | None]] = {}
         self._env_keys: dict[_Place, str] = {}
         self._builds = threading.Semaphore(MAX_BUILDS)
+        self._results = ""
+        self.tally = Tally()
+        self._unloaded = threading.Condition()
+        self._carried_bytes = 0
+        self.cancelled = False
+        self._lookout: Lookout | None = None
+        if flow_run_id is not None:
+            self._lookout = Lookout(flow_run_id, cluster, self.tally, self.cancel)
+
+    def count(self, future: Future[State[Any]]) -> None:
+        """Count a task run that was submitted, and again when it has ended."""
+        with self._lock:
+            self.tally.submitted += 1
+        future.add_done_callback(self._count_ended)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether its bodies were withdrawn."""
+        return self._stopped.is_set()
 
     def env_key(self, needs: Needs) -> str:
         """The key of the env of these needs; "" for the driver's own Python.
@@ -114,6 +158,44 @@ class Flight:
         """The outcome of a launched body; what was stopped raises as `launch` does."""
         return self._await(future)
 
+    def has_room(self, size_bytes: int) -> bool:
+        """Whether a body with arguments of this size need not wait for others to end."""
+        return not self._carried_bytes or self._carried_bytes + size_bytes <= FREIGHT_BYTES
+
+    @contextmanager
+    def room_for(self, size_bytes: int) -> Iterator[None]:
+        """Hold room for arguments of this size; waits until there is some.
+
+        Raises:
+            asyncio.CancelledError: The flight was stopped.
+        """
+        with self._unloaded:
+            while not self.has_room(size_bytes):
+                self._check()
+                self._unloaded.wait(CHECK_S)
+            self._carried_bytes += size_bytes
+        try:
+            yield
+        finally:
+            with self._unloaded:
+                self._carried_bytes -= size_bytes
+                self._unloaded.notify_all()
+
+    def results_folder(self) -> str:
+        """Folder on the shared file system for large values; private.
+
+        Raises:
+            SiteError: The name is taken by somebody else's.
+        """
+        if not self._results:
+            self._results = str(private_folder(self.cluster.run_folder / "results"))
+        return self._results
+
+    def cancel(self) -> None:
+        """Stop, because somebody cancelled the flow run."""
+        self.cancelled = True
+        self.stop()
+
     def stop(self) -> None:
         """Withdraw all bodies; who waits for one, or for an env, waits no more. Idempotent."""
         self._stopped.set()
@@ -127,7 +209,16 @@ class Flight:
         self.stop()
         if self._owned:
             self.cluster.close(timeout=CLOSE_S)
+        if self._lookout is not None:
+            self._lookout.close()
+        if self._owned:
             self._logger.info("%s", self.cluster.record.text().splitlines()[0])
+
+    def _count_ended(self, future: Future[State[Any]]) -> None:
+        well = not (future.cancelled() or future.exception()) and future.result().is_completed()
+        with self._lock:
+            self.tally.ended += 1
+            self.tally.failed += not well
 
     def _check(self) -> None:
         if self._stopped.is_set():

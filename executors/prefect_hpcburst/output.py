@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -35,6 +36,15 @@ def log_for_run(*, prints: bool) -> Callable[[Line], None]:
             logger.log(_level(line), "%s", line.text)
 
     return log
+
+
+def log_warning(text: str) -> None:
+    """Put a line of our own into the log of the task run whose engine calls us."""
+    from prefect.exceptions import MissingContextError
+    from prefect.logging import get_run_logger
+
+    with suppress(MissingContextError):
+        get_run_logger().warning("%s", text)
 
 
 def _level(line: Line) -> int:

@@ -7,20 +7,29 @@ import inspect
 import os
 import queue
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from hpcburst.answers import value_of
 from hpcburst.bodies import call_of
+from hpcburst.policy.growth import words
 from hpcburst.programs import command_of, completed_of
+from hpcburst.references import Reference
+from hpcburst.results import Fault
 from hpcburst.tasks import Burst, Command, Needs, PythonCall
-from prefect_hpcburst.output import log_for_run
+from prefect_hpcburst.output import log_for_run, log_warning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from uuid import UUID
 
     from hpcburst.results import Line, Outcome
     from prefect_hpcburst.flight import Flight
+    from prefect_hpcburst.growing import Growth
+
+
+NOTHING = Command((), "", {})
+"""The work of a burst that has not been made yet."""
 
 
 @dataclass(frozen=True)
@@ -29,17 +38,21 @@ class Order:
 
     Attributes:
         fn: Its function.
-        needs: What it asks for.
+        needs: What it asks for at first.
+        growth: What its runs ask for later on.
         flight: What carries it.
         timeout_s: Seconds its body may run, by Prefect's `timeout_seconds`.
         log_prints: Whether what it prints goes to its log.
+        value_comes_home: Whether its value is needed here, however large.
     """
 
     fn: Callable[..., Any]
     needs: Needs
+    growth: Growth
     flight: Flight
     timeout_s: float | None = None
     log_prints: bool = True
+    value_comes_home: bool = False
 
 
 class StandIn:
@@ -88,7 +101,7 @@ class RemoteBody(StandIn):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run it; raises what `run_remotely` does."""
-        return run_remotely(self._order, args, kwargs)
+        return _run_or_tell(self._order, args, kwargs)
 
 
 class AsyncRemoteBody(RemoteBody):
@@ -96,7 +109,7 @@ class AsyncRemoteBody(RemoteBody):
 
     async def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run it; raises what `run_remotely` does."""
-        return await asyncio.to_thread(run_remotely, self._order, args, kwargs)
+        return await asyncio.to_thread(_run_or_tell, self._order, args, kwargs)
 
 
 def stand_ins() -> dict[Any, str]:
@@ -109,45 +122,118 @@ def stand_ins() -> dict[Any, str]:
 def run_remotely(order: Order, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run a task's body on a pilot and return its value; its output goes to the run's log.
 
-    A task with a command gives a `Completed`.
+    A task with a command gives a `Completed`, and a large value is given by a `Reference`.
 
     Raises:
         BaseException: What the body raised, or a BurstError.
         asyncio.CancelledError: The flow run was stopped.
     """
-    burst = Burst(
-        name=_run_name() or getattr(order.fn, "__name__", "task"),
-        work=_work(order, *_plain_lists((args, kwargs))),
-        needs=order.needs,
-        env=order.flight.env(order.needs),
-        timeout_s=_least(order.timeout_s, order.needs.walltime_s),
+    run_id, name = _task_run()
+    needs = order.growth.needs(run_id)
+    sent = Burst(
+        name=name or getattr(order.fn, "__name__", "task"),
+        work=NOTHING,
+        needs=needs,
+        env=order.flight.env(needs),
+        timeout_s=_least(order.timeout_s, needs.walltime_s),
         cwd=os.getcwd(),  # noqa: PTH109 - the text is what travels
-        paths=_import_paths(order.needs),
+        paths=_import_paths(needs),
     )
-    outcome = _outcome(order, burst)
-    if order.needs.command:
-        return completed_of(outcome, order.needs, burst.name)
+    told = Reference.load if needs.command else Reference.travelling
+    outcome = _outcome(order, sent, lambda: _work(order, needs, *_told((args, kwargs), told)))
+    if _cannot_be_read(outcome) and _has_reference((args, kwargs)):
+        # A value may need a class that is known here, and not to the body that gets it.
+        told = Reference.load
+        outcome = _outcome(order, sent, lambda: _work(order, needs, *_told((args, kwargs), told)))
+    return _value(order, sent, outcome, run_id)
+
+
+def _run_or_tell(order: Order, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The same, but when somebody cancelled the flow run that is a state, and not a crash."""
+    from prefect.states import Cancelled
+
+    try:
+        return run_remotely(order, args, kwargs)
+    except asyncio.CancelledError:
+        if not order.flight.cancelled:
+            raise
+        return Cancelled(message="Its flow run was cancelled; the body was stopped.")
+
+
+def _value(order: Order, burst: Burst, outcome: Outcome, run_id: UUID | None) -> Any:
+    if outcome.failure is not None and (more := order.growth.note(run_id, outcome.failure)):
+        log_warning(f"It ran short of that: its next try asks for {words(more)}")
+    if burst.needs.command:
+        return completed_of(outcome, burst.needs, burst.name)
+    if outcome.stored is not None:
+        return Reference(outcome.stored, burst.name)
     return value_of(outcome, burst.name)
 
 
-def _work(order: Order, args: tuple[Any, ...], kwargs: dict[str, Any]) -> PythonCall | Command:
-    if order.needs.command:
-        return command_of(order.fn, order.needs, args, kwargs)
-    return call_of(order.fn, args, kwargs, stand_ins=stand_ins())
+def _work(
+    order: Order, needs: Needs, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> PythonCall | Command:
+    if needs.command:
+        return command_of(order.fn, needs, args, kwargs)
+    call = call_of(order.fn, args, kwargs, stand_ins=stand_ins())
+    return replace(call, keep=_keep(order))
 
 
-def _plain_lists(arguments: Any) -> Any:
-    """Lists of futures come resolved, but still as Prefect's own kind of list: make them lists."""
+def _keep(order: Order) -> str | None:
+    """Where a large value stays; None where Prefect itself asks for it at once."""
+    from prefect.results import should_persist_result
+
+    if order.value_comes_home or should_persist_result():
+        return None
+    return order.flight.results_folder()
+
+
+def _told(arguments: Any, told: Callable[[Reference], Any]) -> Any:
+    """The arguments as they travel.
+
+    Lists of futures come resolved, but still as Prefect's own kind of list: they become lists.
+    """
     from prefect.futures import PrefectFutureList
     from prefect.utilities.collections import visit_collection
 
     def plain(value: Any) -> Any:
+        if isinstance(value, Reference):
+            return told(value)
         return list(value) if isinstance(value, PrefectFutureList) else value
 
     return visit_collection(arguments, visit_fn=plain, return_data=True)
 
 
-def _outcome(order: Order, burst: Burst) -> Outcome:
+def _has_reference(arguments: Any) -> bool:
+    found: list[Reference] = []
+    _told(arguments, found.append)
+    return bool(found)
+
+
+def _cannot_be_read(outcome: Outcome) -> bool:
+    return outcome.failure is not None and outcome.failure.fault is Fault.ARGUMENTS
+
+
+def _outcome(order: Order, burst: Burst, make: Callable[[], PythonCall | Command]) -> Outcome:
+    """How a body ended, when there was room for what it takes along.
+
+    What found no room is not held while it waits: it is made again when there is some.
+    """
+    work: PythonCall | Command | None = make()
+    size_bytes = _freight_bytes(work)
+    if not order.flight.has_room(size_bytes):
+        work = None
+    with order.flight.room_for(size_bytes):
+        return _heard(order, replace(burst, work=work or make()))
+
+
+def _freight_bytes(work: PythonCall | Command | None) -> int:
+    if not isinstance(work, PythonCall):
+        return 0
+    return len(work.payload) + sum(map(len, work.buffers))
+
+
+def _heard(order: Order, burst: Burst) -> Outcome:
     """Wait in the engine's own thread, where its logger knows which task run is meant."""
     told: queue.SimpleQueue[Sequence[Line] | None] = queue.SimpleQueue()
     log = log_for_run(prints=order.log_prints)
@@ -163,11 +249,12 @@ def _outcome(order: Order, burst: Burst) -> Outcome:
         raise
 
 
-def _run_name() -> str:
+def _task_run() -> tuple[UUID | None, str]:
+    """Id and name of the task run whose engine calls us."""
     from prefect.context import TaskRunContext
 
     context = TaskRunContext.get()
-    return context.task_run.name if context and context.task_run else ""
+    return (context.task_run.id, context.task_run.name) if context else (None, "")
 
 
 def _import_paths(needs: Needs) -> tuple[str, ...]:

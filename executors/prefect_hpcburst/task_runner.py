@@ -15,7 +15,9 @@ from prefect.logging import get_run_logger
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from hpcburst.errors import RequestError
+from prefect_hpcburst.asking import read_by_name
 from prefect_hpcburst.flight import Flight
+from prefect_hpcburst.futures import BurstFuture, by_reference, unmapped_by_reference
 from prefect_hpcburst.remote_body import StandIn
 from prefect_hpcburst.remote_task import remote_task
 from prefect_hpcburst.threads import EngineThreads
@@ -50,9 +52,12 @@ class BurstTaskRunner(ThreadPoolTaskRunner[Any]):
         shapes: Shapes of pilot to use; see `hpcburst.BurstCluster`.
         site: Overrides of the `hpcburst` config section.
         cluster: A BurstCluster that is open already; it is used and left open.
+        needs: What tasks need, by their names, for tasks that others wrote without `@needs`:
+            `{"fit": {"memory": "8GB", "env": "stats.yaml"}}`.
 
     Raises:
-        RequestError: Both a cluster and what a new one should be were given.
+        RequestError: Both a cluster and what a new one should be were given, or needs that cannot
+            be read.
 
     Examples:
         >>> @flow(task_runner=BurstTaskRunner(max_jobs=50))        # doctest: +SKIP
@@ -66,11 +71,13 @@ class BurstTaskRunner(ThreadPoolTaskRunner[Any]):
         shapes: Sequence[Shape | Mapping[str, Any]] = (),
         site: Site | Mapping[str, Any] | None = None,
         cluster: BurstCluster | None = None,
+        needs: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         super().__init__(max_workers=MAX_IN_FLIGHT)
         self.max_jobs = max_jobs
         self.shapes = tuple(shapes)
         self.site = site
+        self.needs = read_by_name(needs or {})
         self._given_cluster = cluster
         self._flight: Flight | None = None
         self._flow_run: FlowRun | None = None
@@ -106,9 +113,12 @@ class BurstTaskRunner(ThreadPoolTaskRunner[Any]):
         parameters: dict[str, Any],
         wait_for: Iterable[PrefectFuture[Any]] | None = None,
         dependencies: dict[str, set[Any]] | None = None,
-    ) -> PrefectConcurrentFuture[Any]:
+    ) -> BurstFuture[Any]:
         """Submit a task: its engine runs here, its body on a pilot."""
-        return super().submit(self._remote(task), parameters, wait_for, dependencies)
+        told = by_reference(parameters)
+        future = super().submit(self._remote(task), told, wait_for, dependencies)
+        self._running_flight().count(future.wrapped_future)
+        return BurstFuture(future.task_run_id, future.wrapped_future)
 
     def map(
         self,
@@ -117,7 +127,7 @@ class BurstTaskRunner(ThreadPoolTaskRunner[Any]):
         wait_for: Iterable[PrefectFuture[Any]] | None = None,
     ) -> PrefectFutureList[PrefectConcurrentFuture[Any]]:
         """Submit a task for each item; its body is read once."""
-        return super().map(self._remote(task), parameters, wait_for)
+        return super().map(self._remote(task), unmapped_by_reference(parameters), wait_for)
 
     def __enter__(self) -> Self:
         super().__enter__()
@@ -127,7 +137,7 @@ class BurstTaskRunner(ThreadPoolTaskRunner[Any]):
     def __exit__(self, exc_type: object, exc_value: object, traceback: object) -> None:
         """End the run: wait for bodies on their way, or stop them if the flow did not return."""
         flight, self._flight = self._flight, None
-        if flight is not None and (exc_type is not None or self._flow_failed()):
+        if flight and (exc_type is not None or flight.stopped or self._flow_failed()):
             flight.stop()
             self._executor.hurry(STOP_S)  # type: ignore[union-attr]
         try:
@@ -159,12 +169,12 @@ class BurstTaskRunner(ThreadPoolTaskRunner[Any]):
         self._flight_lock = threading.Lock()
 
     def _settings(self) -> tuple[Any, ...]:
-        return (self.max_jobs, self.shapes, self.site, self._given_cluster)
+        return (self.max_jobs, self.shapes, self.site, self._given_cluster, self.needs)
 
     def _remote(self, task: Task[..., Any]) -> Task[..., Any]:
         if isinstance(task.fn, StandIn):
             return task
-        return remote_task(task, self._running_flight())
+        return remote_task(task, self._running_flight(), self.needs)
 
     def _running_flight(self) -> Flight:
         if not self._started:
@@ -180,11 +190,12 @@ class BurstTaskRunner(ThreadPoolTaskRunner[Any]):
         context = FlowRunContext.get()
         self._flow_run = context.flow_run if context else None
         logger = get_run_logger() if context else self.logger
+        run_id = self._flow_run.id if self._flow_run else None
         if self._given_cluster is not None:
-            return Flight(self._given_cluster, owned=False, logger=logger)
+            return Flight(self._given_cluster, owned=False, logger=logger, flow_run_id=run_id)
         cluster = BurstCluster(shapes=self.shapes, max_jobs=self.max_jobs, site=self.site)
         logger.info("Pilots come and go with demand; records are in %s", cluster.run_folder)
-        return Flight(cluster, owned=True, logger=logger)
+        return Flight(cluster, owned=True, logger=logger, flow_run_id=run_id)
 
     def _flow_failed(self) -> bool:
         """Whether the flow raised: Prefect's engine has caught that before it closes its runner."""

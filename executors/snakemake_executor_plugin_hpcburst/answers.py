@@ -8,14 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from hpcburst.errors import BurstError, RunError
-from hpcburst.results import Fault, Outcome
+from hpcburst.results import Failure, Fault, Outcome
+from snakemake_executor_plugin_hpcburst import endings
 from snakemake_executor_plugin_hpcburst.logs import last_lines
 
 _TODO = {
     Fault.OUT_OF_MEMORY: "Give the rule more mem_mb, for instance attempt * 4000 with --retries",
-    Fault.TIMEOUT: "Give the rule more runtime (minutes), or leave it out",
+    Fault.TIMEOUT: "Give the rule more runtime (minutes), for instance attempt * 30 with --retries",
     Fault.DIED: "The log may say more",
 }
+
+_KILLED = "Its command was killed outright (SIGKILL)"
+_MAYBE_MEMORY = "If it needs more memory than it asked for, give the rule more mem_mb"
+"""Where the system does not count what it kills for memory, this is all there is to say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +38,24 @@ class Answer:
     logs: tuple[str, ...] = ()
 
 
-def of_future(job: Any, future: Future[Outcome], log: Path) -> Answer | None:
-    """Why a job failed whose future is done; None if it ended well."""
+def of_future(
+    job: Any, future: Future[Outcome], log: Path, *, nested: bool = True
+) -> Answer | None:
+    """Why a job failed whose future is done; None if it ended well.
+
+    Args:
+        job: Snakemake's job.
+        future: What became of it.
+        log: Its log.
+        nested: Whether a nested Snakemake ran it, and wrote the log.
+    """
     try:
         outcome = future.result()
     except BurstError as error:
         return refusal(error, log)
     except CancelledError:
         return Answer("The job was withdrawn.\n", logs=_existing(log))
-    return None if outcome.ok else _failure(job, outcome, log)
+    return None if outcome.ok else _failure(job, outcome, log, nested=nested)
 
 
 def refusal(error: Exception, log: Path | None = None) -> Answer:
@@ -60,20 +74,35 @@ def _wildcards(job: Any) -> list[tuple[str, Any]]:
     return list((getattr(job, "wildcards_dict", None) or {}).items())
 
 
-def _failure(job: Any, outcome: Outcome, log: Path) -> Answer:
+def _failure(job: Any, outcome: Outcome, log: Path, *, nested: bool) -> Answer:
     failure, where = outcome.failure, outcome.where
     assert failure is not None  # noqa: S101 - the caller asked `ok`
     tail = last_lines(log) or "\n".join(line.text for line in outcome.lines)
     error = RunError(
         f"{'Group' if job.is_group() else 'Rule'} {job.name} ran on {where.pilot or 'a pilot'}",
-        failure.message,
-        _TODO.get(failure.fault, ""),
+        *_reason(failure, outcome.returncode, log if nested else None),
         job_id=where.job_id or None,
         host=where.host or None,
         log=str(log),
         tail=tail,
     )
     return Answer(f"{error}\n", error.job_id, _existing(log))
+
+
+def _reason(failure: Failure, returncode: int | None, nested_log: Path | None) -> tuple[str, str]:
+    """What is told of a failure and what to do about it, the same in every mode."""
+    if failure.fault not in (Fault.NONZERO, Fault.DIED):
+        return failure.message, _TODO.get(failure.fault, "")
+    said = endings.end_of(str(nested_log)) if nested_log else ""
+    told = endings.command_status(said)
+    if told is None and endings.lacks_outputs(said):
+        return "Its command ended well, and outputs are missing", ""
+    status = returncode if told is None else told
+    if endings.was_killed(status):
+        return _KILLED, _MAYBE_MEMORY
+    if failure.fault is Fault.NONZERO and status is not None and status > 0:
+        return f"It ended with status {status}.", ""
+    return failure.message, _TODO.get(failure.fault, "")
 
 
 def _existing(log: Path) -> tuple[str, ...]:

@@ -19,6 +19,10 @@ from hpcburst.errors import RequestError
 LEAN = ("--max-jobs-per-timespan", "1000/0s", "--scheduler", "greedy")
 """A nested call runs one job: without a rate limit its process does not wait a second to end."""
 
+ONCE = ("--preemptible-rules", "--preemptible-retries", "0")
+"""A rule's own `retries:` outdo the `--retries 0` of a nested call: without this it tries again by
+itself, with the memory of the first attempt and unseen by the scheduler."""
+
 Target = tuple[str, Mapping[str, str]]
 """A job as Snakemake names it: its rule and its wildcards."""
 

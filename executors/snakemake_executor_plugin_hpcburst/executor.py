@@ -6,13 +6,13 @@ import asyncio
 import os
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
@@ -23,32 +23,47 @@ from snakemake_interface_executor_plugins.utils import encode_target_jobs_cli_ar
 
 from hpcburst.errors import BurstError, RequestError
 from hpcburst.results import Outcome
-from hpcburst.tasks import Burst, Needs
-from snakemake_executor_plugin_hpcburst import answers
+from hpcburst.tasks import Burst, Command, Needs
+from snakemake_executor_plugin_hpcburst import answers, direct
 from snakemake_executor_plugin_hpcburst.commands import (
     LEAN,
+    ONCE,
     Call,
     Target,
     check_targets,
     job_environment,
     read_call,
 )
+from snakemake_executor_plugin_hpcburst.interrupts import held_off
 from snakemake_executor_plugin_hpcburst.logs import RunLogs
-from snakemake_executor_plugin_hpcburst.modes import Circumstances, choose_mode
-from snakemake_executor_plugin_hpcburst.resources import needs_of_job
-from snakemake_executor_plugin_hpcburst.settings import ExecutorSettings, read_shapes
+from snakemake_executor_plugin_hpcburst.modes import (
+    MODES,
+    Circumstances,
+    Errand,
+    Mode,
+    choose_modes,
+)
+from snakemake_executor_plugin_hpcburst.places import Places
+from snakemake_executor_plugin_hpcburst.resources import spread_of_job, whole_needs
+from snakemake_executor_plugin_hpcburst.seen import RunSeen
+from snakemake_executor_plugin_hpcburst.settings import ExecutorSettings
 
-if TYPE_CHECKING:
-    from hpcburst.pools.cluster import BurstCluster
+FILES = {SharedFSUsage.INPUT_OUTPUT, SharedFSUsage.STORAGE_LOCAL_COPIES}
+"""What nodes must share with the main process for it to prepare a job and look at its results."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Running:
-    """A job under way: what Snakemake knows it by, its future and its log."""
+    """A job under way: what Snakemake knows it by, its future and its log.
+
+    `nested` says whether a nested Snakemake runs it, and writes the log.
+    """
 
     info: SubmittedJobInfo
     future: Future[Outcome]
     log: Path
+    nested: bool
+    needs: Needs
 
 
 class Executor(RemoteExecutor):  # type: ignore[misc]  # Snakemake's interface is not typed
@@ -62,13 +77,20 @@ class Executor(RemoteExecutor):  # type: ignore[misc]  # Snakemake's interface i
     def __init__(self, workflow: Any, logger: Any) -> None:
         # The base class starts a thread that calls us, so everything it may meet comes first.
         self._settings: ExecutorSettings = workflow.executor_settings or ExecutorSettings()
-        self._cluster: BurstCluster | None = None
+        self._places = Places(self._settings)
         self._running: set[Running] = set()
         self._ended: deque[Running] = deque()
         self._guard = threading.Lock()
         self._wake: Callable[[], object] = lambda: None
         self._stopped = False
         self._logs = RunLogs.of_this_process(self._settings.log_dir, keep=self._settings.keep_logs)
+        self._seen = RunSeen(
+            logger,
+            self._logs,
+            self._settings,
+            jobs=lambda: len(self._running),
+            pilots=self._places.lives,
+        )
         if workflow.remote_execution_settings.immediate_submit:
             raise WorkflowError(
                 "--immediate-submit was asked for. The hpcburst executor keeps the order of jobs "
@@ -76,7 +98,7 @@ class Executor(RemoteExecutor):  # type: ignore[misc]  # Snakemake's interface i
             )
         super().__init__(workflow, logger)
         try:
-            self._mode = choose_mode(self._settings.mode, self._circumstances())
+            self._modes = choose_modes(self._settings.mode, self._circumstances())
         except RequestError as error:
             self.shutdown()
             raise WorkflowError(str(error)) from error
@@ -85,13 +107,15 @@ class Executor(RemoteExecutor):  # type: ignore[misc]  # Snakemake's interface i
         """Send one job or group job to the cluster. A job that cannot be sent has failed."""
         info = SubmittedJobInfo(job)
         try:
-            burst, log = self._burst(job)
+            self._seen.begin()
+            spread = spread_of_job(dict(job.resources.items()))
+            burst, log, nested = self._burst(job, alone=spread is not None)
             self.report_job_submission(info)
-            future = self._started_cluster().launch(burst)
-        except (BurstError, WorkflowError, OSError) as error:
+            future = self._places.launch(burst, spread)
+        except (BurstError, WorkflowError, *_errors_of_rules(), OSError) as error:
             self._report_failure(info, answers.refusal(error))
             return
-        running = Running(info, future, log)
+        running = Running(info, future, log, nested, whole_needs(burst.needs, spread))
         with self._guard:
             self._running.add(running)
         future.add_done_callback(lambda _: self._hear(running))
@@ -119,13 +143,14 @@ class Executor(RemoteExecutor):  # type: ignore[misc]  # Snakemake's interface i
             await woken.wait()
 
     def cancel(self) -> None:
-        """Withdraw every job and end the cluster."""
-        with self._guard:
-            active = [running.info for running in self._running]
-        try:
-            self.cancel_jobs(active)
-        finally:
-            self.shutdown()
+        """Withdraw every job and end the cluster. A further Ctrl-C waits for it."""
+        with held_off():
+            with self._guard:
+                active = [running.info for running in self._running]
+            try:
+                self.cancel_jobs(active)
+            finally:
+                self.shutdown()
 
     def cancel_jobs(self, active_jobs: list[SubmittedJobInfo]) -> None:
         """Withdraw these jobs; Snakemake hears of them no more."""
@@ -141,13 +166,12 @@ class Executor(RemoteExecutor):  # type: ignore[misc]  # Snakemake's interface i
         with self._guard:
             self._stopped, self.wait = True, False
             self._running.clear()
-            cluster, self._cluster = self._cluster, None
         try:
             self._wake_up()
             super().shutdown()
         finally:
-            if cluster is not None:
-                cluster.close()
+            self._places.close()
+            self._seen.close()
             self._logs.close()
 
     def _hear(self, running: Running) -> None:
@@ -164,30 +188,38 @@ class Executor(RemoteExecutor):  # type: ignore[misc]  # Snakemake's interface i
         return Circumstances(
             precommand=bool(self._precommand()),
             shares_software=SharedFSUsage.SOFTWARE_DEPLOYMENT in shared,
+            shares_files=set(shared) >= FILES,
+            known_release=direct.is_known_release(),
         )
 
     def _precommand(self) -> str:
         factory = self.workflow.spawned_job_args_factory
         return str(factory.precommand(executor_common_settings=self.common_settings))
 
-    def _started_cluster(self) -> BurstCluster:
-        if self._cluster is None:
-            from hpcburst.pools.cluster import BurstCluster
-
-            shapes = read_shapes(self._settings.shapes)
-            self._cluster = BurstCluster(max_jobs=self._settings.max_jobs, shapes=shapes)
-        return self._cluster
-
-    def _burst(self, job: JobExecutorInterface) -> tuple[Burst, Path]:
-        needs = needs_of_job(job.threads, dict(job.resources.items()), self._settings.defaults)
+    def _burst(self, job: JobExecutorInterface, *, alone: bool) -> tuple[Burst, Path, bool]:
+        needs = self._places.needs(job.threads, dict(job.resources.items()))
         log = self._logs.begin(job.name, answers.label(job))
-        command = self._mode.command(
-            self._call(job, needs),
-            cwd=self.workflow.workdir_init,
+        errand = Errand(
+            job,
+            lambda: self._call(job, needs),
+            folder=self.workflow.workdir_init,
             environ=job_environment(os.environ, self.envvars()),
             log=str(log),
+            note=self.logger.debug,
         )
-        return Burst(job.name, command, needs, timeout_s=needs.walltime_s), log
+        command, nested = self._command(errand, (MODES["spawn"],) if alone else self._modes)
+        burst = Burst(job.name, command, needs, timeout_s=needs.walltime_s)
+        return burst, log, nested
+
+    def _command(self, errand: Errand, modes: Sequence[Mode]) -> tuple[Command, bool]:
+        """What the first mode that takes the job sends, and whether that is a nested call."""
+        for mode in modes:
+            command = mode.command(errand)
+            if command is not None:
+                if not mode.is_nested:
+                    self.workflow.async_run(errand.job.prepare())
+                return command, mode.is_nested
+        raise AssertionError("the last mode takes every job")
 
     def _call(self, job: JobExecutorInterface, needs: Needs) -> Call:
         check_targets(list(job.get_target_spec()), _carried_targets(job))
@@ -195,19 +227,26 @@ class Executor(RemoteExecutor):  # type: ignore[misc]  # Snakemake's interface i
         python = self.get_python_executable()
         text = self.format_job_exec(job)
         call = read_call(text, python, self._precommand(), map(str, names))
-        extra: tuple[str, ...] = (
-            LEAN if hasattr(self.workflow.scheduling_settings, "max_jobs_per_timespan") else ()
-        )
+        arguments = (*call.arguments, *self._options_of_this_release())
         if job.is_group():  # else it would use every core of a node it shares with others
-            extra += ("--cores", str(needs.cores))
-        return Call(call.python, (*call.arguments, *extra), call.precommand)
+            arguments += ("--cores", str(needs.cores))
+        return Call(call.python, arguments, call.precommand)
+
+    def _options_of_this_release(self) -> tuple[str, ...]:
+        scheduling = self.workflow.scheduling_settings
+        remote = self.workflow.remote_execution_settings
+        lean = LEAN if hasattr(scheduling, "max_jobs_per_timespan") else ()
+        return lean + (ONCE if hasattr(remote, "preemptible_rules") else ())
 
     def _report(self, running: Running) -> None:
         with self._guard:
             if running not in self._running:  # withdrawn, or the workflow is over
                 return
             self._running.remove(running)
-        answer = answers.of_future(running.info.job, running.future, running.log)
+        self._seen.note(running.info.job.name, running.needs, running.future)
+        answer = answers.of_future(
+            running.info.job, running.future, running.log, nested=running.nested
+        )
         if answer is None:
             self._logs.end_well(running.log)
             self.report_job_success(running.info)
@@ -219,6 +258,13 @@ class Executor(RemoteExecutor):  # type: ignore[misc]  # Snakemake's interface i
         if info.job.is_group():  # Snakemake drops the message of a group's error
             self.logger.error(answer.text)
         self.report_job_error(info, msg=answer.text, aux_logs=list(answer.logs))
+
+
+def _errors_of_rules() -> tuple[type[Exception], ...]:
+    """What Snakemake raises for one rule; its interface for plug-ins does not have them."""
+    from snakemake.exceptions import RuleException
+
+    return (RuleException,)
 
 
 def _carried_targets(job: JobExecutorInterface) -> list[Target]:

@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Any, NoReturn
 
+from snakemake_executor_plugin_hpcburst import endings
+
 ORPHANED = signal.SIGHUP
 """The signal a process asks the kernel for when its parent dies."""
 
@@ -37,6 +39,8 @@ def run(request: Mapping[str, Any], *, server: int, before: Callable[[], None]) 
         if is_nested_snakemake(request["argv"]):
             before()
             status = _run_snakemake(request["argv"])
+            if status and endings.was_killed(_status_of_rule(request)):
+                status = endings.KILLED  # so that the pilot asks why
         else:
             _become(request["argv"], server)
     except FileNotFoundError:
@@ -134,6 +138,12 @@ def _run_snakemake(argv: list[str]) -> int:
     except SystemExit as end:
         return _status(end.code)
     return 0
+
+
+def _status_of_rule(request: Mapping[str, Any]) -> int | None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return endings.command_status(endings.end_of(request.get("log")))
 
 
 def _status(code: str | int | None) -> int:

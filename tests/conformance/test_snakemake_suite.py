@@ -19,6 +19,13 @@ class _Suite(TestWorkflowsLocalStorageBase):
         return ExecutorSettings(mode=self.mode, max_jobs=2)
 
 
+class TestDirect(_Suite):
+    """Plain rules without a nested Snakemake, and groups in one, pass the suite."""
+
+    __test__ = True
+    mode = "direct"
+
+
 class TestZygote(_Suite):
     """Jobs as forks of a warm Snakemake pass the suite."""
 

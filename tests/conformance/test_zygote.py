@@ -38,6 +38,9 @@ rule sleep:
 rule fails:
     output: "never.txt"
     shell: "echo this is why >&2; exit 3"
+rule killed:
+    output: "neither.txt"
+    shell: "kill -9 $$"
 """
 FLAGS = ["--snakefile", "Snakefile", "--cores", "all", "--mode", "remote", "--force", "--nolock"]
 FLAGS += ["--force-use-threads", "--scheduler", "greedy", "--ignore-incomplete", "--no-hooks"]
@@ -133,6 +136,12 @@ def test_a_failing_rule_tells_its_status_and_why(pilot: Pilot):
     pilot.nested(1, "fails:")
     assert pilot.hear()["returncode"] == 1
     assert "this is why" in pilot.log(1)
+
+
+def test_a_rule_that_was_killed_ends_like_a_killed_program(pilot: Pilot):
+    """The pilot can tell a kill, such as for memory, from a mistake: the status is a shell's."""
+    pilot.nested(1, "killed:")
+    assert pilot.hear()["returncode"] == 128 + signal.SIGKILL, pilot.log(1)
 
 
 def test_a_plain_command_runs_as_it_is(pilot: Pilot):

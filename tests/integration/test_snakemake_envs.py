@@ -34,7 +34,7 @@ def channel(tmp_path_factory) -> Path:
     return build_tiny_channel(tmp_path_factory.mktemp("channel"), PACKAGES)
 
 
-@pytest.fixture(params=["zygote", "spawn"])
+@pytest.fixture(params=["direct", "zygote", "spawn"])
 def mode(request) -> str:
     """How jobs run on their pilots."""
     return request.param

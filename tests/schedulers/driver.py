@@ -52,7 +52,8 @@ def main() -> None:
             elif "why" in asked:
                 say(cluster.why())
             elif "pilots" in asked:
-                say({"asked": len(cluster.plan), "up": len(cluster.observed)})
+                asked, submitted = len(cluster.plan), len(cluster.requested)
+                say({"asked": asked, "submitted": submitted, "up": len(cluster.observed)})
             else:
                 break
     say({"closed": time.monotonic() - started})

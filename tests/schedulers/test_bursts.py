@@ -234,10 +234,15 @@ def driver_pid(burst: Driver) -> int:
     return burst.process.pid
 
 
-def test_a_preempted_pilots_tasks_go_on_later(slurm, driver):
+@pytest.mark.parametrize(
+    "queue",
+    ["scavenge", pytest.param("cancelme", marks=pytest.mark.long)],
+    ids=["requeued", "cancelled"],
+)
+def test_a_preempted_pilots_tasks_go_on_later(slurm, driver, queue):
     """Jobs of others push the pilots out; their tasks wait until there is room again."""
-    queues = {"scavenge": QUEUES["slurm"]["scavenge"]}
-    pilot = {"queue": "scavenge", "memory": "500MB", "walltime": "5m"}
+    queues = {queue: QUEUES["slurm"]["scavenge"]}
+    pilot = {"queue": queue, "memory": "500MB", "walltime": "5m"}
     try:
         with driver(slurm, max_jobs=2, queues=queues, pilot=pilot) as burst:
             burst.launch(4, 4)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import pickle
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcburst.errors import RequestError
+from hpcburst.placement import Placement, Spread
 from hpcburst.tasks import (
     START_S,
     Needs,
@@ -218,3 +220,21 @@ def test_a_shape_reads_like_a_sentence():
     """A shape in a message says what a job asks for."""
     shape = Shape.of(cores=4, memory="8GB", gpus=1, walltime="10m", queue="short")
     assert str(shape) == "4 core, 8000 MB, 1 GPU, 10 min on short"
+
+
+def test_a_shape_comes_back_from_its_record():
+    """What runs keep of shapes as JSON is read as the same shape, wherever and however wide."""
+    shape = Shape(2, 500, placement=Placement(account="a", qos="b"), spread=Spread(2, 8))
+    read = Shape(**json.loads(json.dumps(asdict(shape))))
+    assert read == shape
+    assert {read: 1}[shape] == 1
+    assert shape != Shape(2, 500)
+
+
+def test_only_pilots_of_the_same_placement_hold_a_task():
+    """A task is not charged to another account than its own, stated or not."""
+    placed = Placement(account="physics")
+    assert Shape(placement=placed).holds(Needs(placement=placed))
+    assert not Shape().holds(Needs(placement=placed))
+    assert not Shape(placement=placed).holds(Needs())
+    assert str(placed) in str(Shape(placement=placed))

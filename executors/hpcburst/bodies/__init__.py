@@ -91,6 +91,8 @@ def _root(collector: Collector, function: Any) -> tuple[Any, ...]:
         raise RequestError(f"{function!r} was given as a body", "it cannot be called")
     if _is_named(function) and (is_installed(function) or not _has_source(function)):
         return ("named", function.__module__, function.__qualname__)
+    if is_installed(function) and _is_inside_a_task(function):
+        return ("inner", function.__module__, function.__qualname__)
     return collector.spec(collector.name, function)
 
 
@@ -102,13 +104,22 @@ def _has_source(function: Any) -> bool:
 
 def _is_named(function: Any) -> bool:
     """Whether importing its module and asking for its name gives this very function."""
+    return _found_by_name(function) is function
+
+
+def _is_inside_a_task(function: Any) -> bool:
+    """Whether its name in its module stands for an engine's task made from it."""
+    return getattr(_found_by_name(function), "fn", None) is function
+
+
+def _found_by_name(function: Any) -> Any:
     module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
     if not module or not name or module == "__main__":
-        return False
+        return None
     try:
-        return values.find(module, name) is function
+        return values.find(module, name)
     except (ImportError, AttributeError):
-        return False
+        return None
 
 
 def _packed(collector: Collector, root: tuple[Any, ...]) -> Body:

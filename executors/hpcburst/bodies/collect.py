@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 Spec = tuple[Any, ...]
 """How the guest gets a value: ("item", n), ("pickled", bytes, words), ("module", name, stand-ins),
-("stand-in", name) or ("named", module, qualified name)."""
+("stand-in", name), ("named", module, qualified name), ("inner", module, qualified name) for the
+function inside an engine's task, or ("task", how that function is had, name)."""
 
 _MADE_THERE = frozenset(
     {"__name__", "__file__", "__builtins__", "__spec__", "__loader__", "__package__", "__doc__"}
@@ -102,10 +103,17 @@ class Collector:
         function = _inner_function(value)
         if function is not None:  # a task of an engine: inside a body it is its function
             self._engines.add(_package(type(value)))
-            return self.spec(name, function)
+            return ("task", self._task_function(name, function), name)
         if self._at_home(value) or self._is_wrapped(value):
             return ("item", self._number(value))
         return ("pickled", self._pickled(name, value), _words(name, value))
+
+    def _task_function(self, name: str, function: FunctionType) -> Spec:
+        if is_installed(function):
+            return ("inner", function.__module__, function.__qualname__)
+        # Its module imports the engine, which the env need not have: its definitions go as text.
+        self._homes.add(function.__module__)
+        return self.spec(name, function)
 
     def _pickled(self, name: str, value: Any) -> bytes:
         try:

@@ -47,9 +47,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _own_verbs() -> list[Any]:
-    from hpcburst.cli import doctor, env, site
+    from hpcburst.cli import doctor, env, jobs, plan, site
 
-    return [doctor.register, site.register, env.register]
+    return [doctor.register, site.register, env.register, jobs.register, plan.register]
 
 
 def _plugged_in_verbs() -> list[Any]:

@@ -19,6 +19,9 @@ OWNER_FILE = "owner.json"
 
 SCRATCH_PREFIX = "hpcburst-"
 
+OF_THE_SYSTEM = (0, 65534)
+"""Owners who need no trick to get at us: root, and what containers show of the root outside."""
+
 
 def private_folder(path: Path) -> Path:
     """Make a folder only we can enter, or check that an existing one is.
@@ -51,6 +54,27 @@ def check_private(path: Path) -> None:
             f"the name is taken by something with mode {stat.filemode(info.st_mode)} and owner "
             f"{info.st_uid}, which others could use against you",
             "remove it, or set hpcburst.shared-root to a folder of your own",
+        )
+
+
+def check_place(folder: Path) -> None:
+    """See that nobody can put away what we make in a folder that others may use too.
+
+    Who can rename a private folder can put one of his own in its place, and we would go on in that.
+
+    Raises:
+        SiteError: The folder is another user's, or others may write to it and it is not sticky.
+    """
+    info = folder.stat()
+    ours = info.st_uid == os.getuid()
+    open_bits = 0o002 if ours else 0o022  # that their own group may write is many users' umask
+    trusted = ours or info.st_uid in OF_THE_SYSTEM
+    if not trusted or (info.st_mode & open_bits and not info.st_mode & stat.S_ISVTX):
+        raise SiteError(
+            f"Private folders are needed in {folder}",
+            f"its mode is {stat.filemode(info.st_mode)} and its owner {info.st_uid}: others could "
+            "rename what is in it, and put folders of theirs in its place",
+            "name another folder (hpcburst.node-root, or TMPDIR), or run `chmod +t` on it",
         )
 
 
@@ -99,6 +123,37 @@ class RunFolder:
         shutil.rmtree(self.secret, ignore_errors=True)
 
 
+@dataclass(frozen=True, slots=True)
+class Driver:
+    """The process that a run belongs to.
+
+    Attributes:
+        host: The machine it runs or ran on; "" if that is not known.
+        pid: Its process id there; 0 if that is not known.
+        alive: Whether it is there; None on another machine, where nobody can look.
+    """
+
+    host: str = ""
+    pid: int = 0
+    alive: bool | None = False
+
+
+def driver_of(folder: Path) -> Driver:
+    """Whose run this folder is."""
+    try:
+        owner = json.loads((folder / OWNER_FILE).read_text())
+        host, pid, started = str(owner["host"]), int(owner["pid"]), str(owner["started"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return Driver(alive=not _owner_is_dead(folder))
+    here = host == socket.gethostname()
+    return Driver(host, pid, process_started_at(pid) == started if here else None)
+
+
+def run_folders(shared_root: Path) -> list[Path]:
+    """Folders of all runs, the oldest first."""
+    return sorted((shared_root / "runs").glob("*-*-*"))
+
+
 def sweep_runs(shared_root: Path, keep_days: float) -> int:
     """Remove the secrets of runs whose driver died, and runs older than `keep_days`.
 
@@ -106,7 +161,7 @@ def sweep_runs(shared_root: Path, keep_days: float) -> int:
         How many folders were touched.
     """
     touched = 0
-    for folder in sorted((shared_root / "runs").glob("*-*-*")):
+    for folder in run_folders(shared_root):
         old = time.time() - _modified_at(folder) > keep_days * 86400
         if not _owner_is_dead(folder):
             continue
@@ -122,18 +177,39 @@ def sweep_runs(shared_root: Path, keep_days: float) -> int:
 def _root(shared_root: Path) -> Path:
     """The shared root: others may read what its owner lets them (envs), and never write."""
     root = shared_root.resolve()  # home folders of centres are often links
+    _check_way_to(root)
     if not root.exists():
         return private_folder(root)
     check_private(root)
     return root
 
 
+def _check_way_to(root: Path) -> None:
+    """See that not everybody can rename a folder on the way to our root.
+
+    Who owns a project's folder is trusted with it: it is often not its user's.
+    """
+    for folder in root.parents:
+        if folder.exists():
+            mode = folder.stat().st_mode
+            if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+                raise SiteError(
+                    f"The shared root {root} is to be used",
+                    f"everybody may rename what is in {folder} ({stat.filemode(mode)})",
+                    f"run `chmod o-w {folder}`, or set hpcburst.shared-root to another folder",
+                )
+
+
 def scratch_folder(node_root: Path) -> Path:
     """A fresh private folder on the node's own disk, marked as this process's.
 
     What pilots of ours left there when they were killed is removed on the way.
+
+    Raises:
+        SiteError: Others could put a folder of theirs in its place.
     """
     node_root.mkdir(mode=0o700, parents=True, exist_ok=True)  # a fresh node has none of ours
+    check_place(node_root)
     for left in node_root.glob(f"{SCRATCH_PREFIX}*"):
         if _is_ours(left) and _owner_is_dead(left):
             shutil.rmtree(left, ignore_errors=True)

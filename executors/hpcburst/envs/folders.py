@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from hpcburst.comms.staging import check_place
 from hpcburst.envs.specs.spec import Archive, EnvSpec
 from hpcburst.errors import EnvError
 
@@ -147,6 +148,7 @@ class Folders:
 
         Raises:
             EnvError: The node's own cache is not private.
+            SiteError: Others could put one of theirs in its place.
         """
         return (self.packages,) if _can_lock(self.packages) else (_node_cache(), self.packages)
 
@@ -181,6 +183,7 @@ def _can_lock(folder: Path) -> bool:
 
 def _node_cache() -> Path:
     folder = Path(tempfile.gettempdir()) / f"hpcburst-pkgs-{os.getuid()}"
+    check_place(folder.parent)
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:

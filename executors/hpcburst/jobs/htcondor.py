@@ -8,9 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from hpcburst.errors import RequestError
 from hpcburst.jobs.dialect import JobNews, JobState, Submission, Terse
 from hpcburst.jobs.directives import folder_path, node_names
+from hpcburst.jobs.placing import features, refuse, word
 from hpcburst.jobs.readings import check_answer, news_for, number_of, submitted_id
+from hpcburst.placement import Placement
 from hpcburst.tasks import Shape
 
 STATES_FORMAT = ("ClusterId", "JobStatus", "RemoteHost", "HoldReason")
@@ -67,9 +70,24 @@ class HtcondorDialect(Terse):
         }
         if shape.gpus:
             extra["request_gpus"] = str(shape.gpus)
-        nodes = node_names(avoid)
-        if nodes:
-            extra["requirements"] = " && ".join(f'TARGET.Machine =!= "{node}"' for node in nodes)
+        if shape.spread.nodes > 1:
+            raise RequestError(
+                f"A job on {shape.spread.nodes} nodes was asked for",
+                "HTCondor jobs of hpcburst have one node",
+                "ask for nodes=1 and fewer tasks",
+            )
+        placement = shape.placement
+        refuse(placement, ("qos", "reservation", "gpu_model"), "HTCondor")
+        if placement.account:
+            extra["accounting_group"] = word("account", placement.account)
+        if placement.disk_core_mb:
+            extra["RequestDisk"] = str(
+                -(-placement.disk_core_mb * shape.cores * 10**6 // 1024)
+            )  # KiB
+        wanted = [f'TARGET.Machine =!= "{node}"' for node in node_names(avoid)]
+        wanted += _conditions(placement)
+        if wanted:
+            extra["requirements"] = " && ".join(wanted)
         return {"disk": self.disk, "job_extra_directives": extra}
 
     def log_of(self, logs: str, job_id: str) -> str:
@@ -98,6 +116,15 @@ class HtcondorDialect(Terse):
     def cancel_argv(self, job_ids: Sequence[str]) -> list[str]:
         """`condor_rm ID...`."""
         return ["condor_rm", *job_ids]
+
+
+def _conditions(placement: Placement) -> list[str]:
+    """Features as attributes of the machine: true, or equal to a text."""
+    pairs = [name.partition("=") for name in features(placement.constraint)]
+    return [
+        f'TARGET.{name} =?= "{value}"' if joined else f"TARGET.{name} =?= True"
+        for name, joined, value in pairs
+    ]
 
 
 def _news(status: str, remote_host: str, hold_reason: str) -> JobNews:

@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from hpcburst.jobs.dialect import JobNews, JobState, Submission, Terse
-from hpcburst.jobs.directives import folder_path, node_names, queue_option, redirection
+from hpcburst.jobs.directives import (
+    folder_path,
+    mebibytes,
+    node_names,
+    queue_option,
+    redirection,
+)
+from hpcburst.jobs.placing import account_option, features, word
 from hpcburst.jobs.readings import check_answer, count_of, news_for, rows_of, submitted_id
 from hpcburst.tasks import Shape
 
@@ -33,9 +40,11 @@ class LsfDialect(Terse):
     Attributes:
         warn_s: Seconds before the end of its walltime at which a job is sent SIGUSR1, in whole
             minutes; 0 is never. A process that does not handle it dies of it.
+        disk_resource: Resource that local disk is reserved by, in MiB; None reserves none.
     """
 
     warn_s: int = 0
+    disk_resource: str | None = None
 
     name: ClassVar[str] = "lsf"
     job_id_variable: ClassVar[str] = "LSB_JOBID"
@@ -60,8 +69,11 @@ class LsfDialect(Terse):
         appends its report there.
         """
         extra = ["-rn", f"-o {folder_path(logs)}/%J.log"]
+        placement, wide = shape.placement, shape.spread.nodes > 1
         if shape.gpus:
-            extra.append(f'-gpu "num={shape.gpus}"')
+            model = placement.gpu_model and f":gmodel={word('gpu_model', placement.gpu_model)}"
+            extra.append(f'-gpu "num={shape.gpus}{model or ""}"')
+        extra += self._placed(shape)
         if self.warn_s:
             extra.append(f"-wa USR1 -wt {math.ceil(self.warn_s / MINUTE_S)}")
         nodes = node_names(avoid)
@@ -71,13 +83,29 @@ class LsfDialect(Terse):
         minutes = max(1, math.ceil(shape.walltime_s / MINUTE_S))
         return {
             **queue_option(shape.queue),
+            **account_option(placement, "project"),
             "walltime": f"{minutes // 60:02d}:{minutes % 60:02d}",
-            "ncpus": shape.cores,
+            "ncpus": shape.cores * shape.spread.nodes,
             "mem": shape.memory_mb * 10**6,
-            "job_directives_skip": ["#BSUB -e ", "#BSUB -o "],
+            "job_directives_skip": ["#BSUB -e ", "#BSUB -o ", *(["span[hosts=1]"] if wide else [])],
             "job_extra_directives": extra,
             "job_script_prologue": [redirection(logs, "$LSB_JOBID")],
         }
+
+    def _placed(self, shape: Shape) -> list[str]:
+        """Directives for several nodes, and for what a placement states."""
+        placement = shape.placement
+        rows = (("-sla", "qos", placement.qos), ("-U", "reservation", placement.reservation))
+        extra = [f"{option} {word(name, value)}" for option, name, value in rows if value]
+        wanted = [name.replace("=", "==") for name in features(placement.constraint)]
+        if wanted:
+            extra.append(f'-R "select[{" && ".join(wanted)}]"')
+        if placement.disk_core_mb and self.disk_resource:
+            size = mebibytes(placement.disk_core_mb * shape.cores)
+            extra.append(f'-R "rusage[{self.disk_resource}={size}]"')
+        if shape.spread.nodes > 1:
+            extra.append(f'-R "span[ptile={shape.cores}]"')
+        return extra
 
     def log_of(self, logs: str, job_id: str) -> str:
         """See `Dialect`."""

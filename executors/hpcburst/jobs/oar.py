@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from hpcburst.jobs.dialect import JobNews, JobState, Submission, Terse
 from hpcburst.jobs.directives import clock, folder_path, queue_option
+from hpcburst.jobs.placing import account_option, refuse, word
 from hpcburst.jobs.readings import (
     check_answer,
     epoch_of,
@@ -64,10 +65,15 @@ class OarDialect(Terse):
         if self.warn_s:
             extra.append(f"--checkpoint {self.warn_s} --signal {SIGUSR1}")
         inside = f"gpu={shape.gpus}" if shape.gpus else f"core={shape.cores}"
+        placement = shape.placement
+        refuse(placement, ("qos", "constraint", "gpu_model"), "OAR")
+        if placement.reservation:
+            extra.append(f"-t inner={word('reservation', placement.reservation)}")
         return {
             **queue_option(shape.queue),
+            **account_option(placement, "project"),
             "walltime": clock(shape.walltime_s),
-            "resource_spec": f"/nodes=1/{inside}",
+            "resource_spec": f"/nodes={shape.spread.nodes}/{inside}",
             "memory_per_core_property_name": "not_applicable",
             "job_extra_directives": extra,
         }

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from hpcburst.jobs.dialect import JobNews, JobState, Submission, Terse
 from hpcburst.jobs.directives import clock, folder_path, mebibytes, queue_option, redirection
+from hpcburst.jobs.placing import account_option, features, refuse, word
 from hpcburst.jobs.readings import (
     check_answer,
     epoch_of,
@@ -18,6 +19,7 @@ from hpcburst.jobs.readings import (
     seconds_of,
     submitted_id,
 )
+from hpcburst.placement import Placement
 from hpcburst.tasks import Shape
 
 _JOB = re.compile(r"Job Id: *([0-9]\S*)")
@@ -36,9 +38,12 @@ class PbsDialect(Terse):
     Attributes:
         torque: Whether it is Torque: nodes and cores are asked for in other words, and ended jobs
             are not remembered.
+        disk_resource: Resource that local disk is asked by; None asks for none, as each site has a
+            name of its own for it.
     """
 
     torque: bool = False
+    disk_resource: str | None = None
 
     name: ClassVar[str] = "pbs"
     job_id_variable: ClassVar[str] = "PBS_JOBID"
@@ -60,10 +65,14 @@ class PbsDialect(Terse):
         """
         return {
             **queue_option(shape.queue),
+            **account_option(shape.placement, "account"),
             "walltime": clock(shape.walltime_s),
             "resource_spec": self._resources(shape),
             "job_directives_skip": ["#PBS -e ", "#PBS -o "],
-            "job_extra_directives": ["-r n", "-j oe", "-S /bin/bash", f"-o {folder_path(logs)}/"],
+            "job_extra_directives": [
+                *("-r n", "-j oe", "-S /bin/bash", f"-o {folder_path(logs)}/"),
+                *self._placed(shape.placement),
+            ],
             "job_script_prologue": [redirection(logs, "${PBS_JOBID%%.*}")],
         }
 
@@ -106,12 +115,33 @@ class PbsDialect(Terse):
         return None if start is None or walltime_s is None else start + walltime_s
 
     def _resources(self, shape: Shape) -> str:
+        """Cores, memory and the rest, for each node; Torque's memory is the whole job's."""
+        nodes, ranks = shape.spread.nodes, shape.spread.tasks_per_node
         memory_mib = mebibytes(shape.memory_mb)
+        wanted = features(shape.placement.constraint)
+        disk_mib = mebibytes(shape.placement.disk_core_mb * shape.cores)
+        disk = self.disk_resource if shape.placement.disk_core_mb else None
         if self.torque:
             gpus = f":gpus={shape.gpus}" if shape.gpus else ""
-            return f"nodes=1:ppn={shape.cores}{gpus},mem={memory_mib}mb"
+            disk = f",{disk}={disk_mib}mb" if disk else ""
+            names = "".join(f":{name}" for name in wanted)
+            cores = f"nodes={nodes}:ppn={shape.cores}{gpus}{names}"
+            return f"{cores},mem={memory_mib * nodes}mb{disk}"
         gpus = f":ngpus={shape.gpus}" if shape.gpus else ""
-        return f"select=1:ncpus={shape.cores}:mem={memory_mib}mb{gpus}"
+        processes = f":mpiprocs={ranks}" if shape.spread.tasks > 1 else ""
+        disk = f":{disk}={disk_mib}mb" if disk else ""
+        named = "".join(f":{name}" if "=" in name else f":{name}=True" for name in wanted)
+        size = f"ncpus={shape.cores}:mem={memory_mib}mb"
+        return f"select={nodes}:{size}{gpus}{processes}{disk}{named}"
+
+    def _placed(self, placement: Placement) -> list[str]:
+        """Directives for the rest of a placement, in the words of Torque's scheduler Moab."""
+        refuse(placement, ("gpu_model",), "PBS")
+        if not self.torque:
+            refuse(placement, ("qos", "reservation"), "PBS")
+            return []
+        rows = (("qos", placement.qos), ("advres", placement.reservation))
+        return [f"-l {name}={word(name, value)}" for name, value in rows if value]
 
 
 def _news(record: Mapping[str, str]) -> JobNews:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import time
 from collections.abc import Mapping, Sequence
@@ -20,8 +21,16 @@ COMMAND_TIMEOUT_S = 60.0
 """A scheduler command that has not answered by now will not; the next look comes soon enough."""
 
 
-async def submit(dialect: Dialect, path: str, script: str) -> str:
+async def submit(
+    dialect: Dialect, path: str, script: str, without: re.Pattern[str] | None = None
+) -> str:
     """Submit the script `script`, the text of the file `path`; returns the job id.
+
+    Args:
+        dialect: How the batch system is spoken to.
+        path: The script's file.
+        script: Its text.
+        without: Names of environment variables that the job must not inherit from us.
 
     Raises:
         SubmitError: The batch system refused it, or told no id.
@@ -30,6 +39,8 @@ async def submit(dialect: Dialect, path: str, script: str) -> str:
     submission = dialect.submission(path, script)
     # Jobs inherit the environment of the submit command: it is not ours to add to.
     unset = {name: value for name, value in dialect.variables.items() if value is None}
+    if without is not None:
+        unset |= dict.fromkeys(filter(without.fullmatch, os.environ))
     told = await _run(submission, unset)
     if told.status:
         raise SubmitError(
@@ -108,7 +119,7 @@ async def _run(command: Submission, variables: Mapping[str, str | None]) -> _Tol
             stdin=asyncio.subprocess.DEVNULL if command.stdin is None else asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            env=_environment(variables),
+            env=environment(variables),
             start_new_session=True,  # some commands are scripts: they end with what they started
         )
     except OSError as error:
@@ -131,6 +142,7 @@ async def _run(command: Submission, variables: Mapping[str, str | None]) -> _Tol
     )
 
 
-def _environment(variables: Mapping[str, str | None]) -> dict[str, str]:
+def environment(variables: Mapping[str, str | None]) -> dict[str, str]:
+    """This process's environment with some variables changed; None takes one away."""
     changed = {**os.environ, **variables}
     return {name: value for name, value in changed.items() if value is not None}

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from hpcburst.jobs.dialect import JobNews, JobState, Submission, Terse
 from hpcburst.jobs.directives import folder_path, mebibytes, node_names, queue_option
+from hpcburst.jobs.placing import account_option, features, refuse, word
 from hpcburst.jobs.readings import check_answer, news_for, submitted_id
 from hpcburst.tasks import Shape
 
@@ -37,11 +38,16 @@ class SgeDialect(Terse):
         memory_resource: Resource that memory is asked by, for each slot (`qconf -sc`: the one that
             is consumable); None asks for none, as what it means differs from site to site.
         gpu_resource: Resource that GPUs are asked by.
+        mpi_environment: Parallel environment of jobs on several nodes; its allocation rule decides
+            how many slots each of them gives.
+        disk_resource: Resource that local disk is asked by, for each slot; None asks for none.
     """
 
     parallel_environment: str = "smp"
     memory_resource: str | None = None
     gpu_resource: str = "gpu"
+    mpi_environment: str = "mpi"
+    disk_resource: str | None = None
 
     name: ClassVar[str] = "sge"
     job_id_variable: ClassVar[str] = "JOB_ID"
@@ -62,23 +68,38 @@ class SgeDialect(Terse):
         Engine ends a job a minute and a half late.
         """
         extra = ["-S /bin/bash", "-r n", "-w e", f"-o {folder_path(logs)}/$JOB_ID.log"]
-        if shape.cores > 1:
-            extra.append(f"-pe {self.parallel_environment} {shape.cores}")
+        slots, wide = shape.cores * shape.spread.nodes, shape.spread.nodes > 1
+        if slots > 1:
+            environment = self.mpi_environment if wide else self.parallel_environment
+            extra.append(f"-pe {environment} {slots}")
         if self.memory_resource:
             # Resources are counted for each slot.
             slot_mib = mebibytes(shape.memory_mb / shape.cores)
             extra.append(f"-l {self.memory_resource}={slot_mib}M")
         if shape.gpus:
             extra.append(f"-l {self.gpu_resource}={shape.gpus}")
+        extra += self._placed(shape)
         nodes = node_names(avoid)
         if nodes:
             extra.append(f"-l h=!({'|'.join(nodes)})")
         return {
             **queue_option(shape.queue),
+            **account_option(shape.placement, "project"),
             "walltime": str(max(1, math.ceil(shape.walltime_s))),
             "job_directives_skip": ["#$ -e ", "#$ -o "],
             "job_extra_directives": extra,
         }
+
+    def _placed(self, shape: Shape) -> list[str]:
+        """Directives for what a placement states; resources are counted for each slot."""
+        placement = shape.placement
+        refuse(placement, ("qos", "gpu_model"), "Grid Engine")
+        extra = [f"-l {name}" for name in features(placement.constraint)]
+        if placement.reservation:
+            extra.append(f"-ar {word('reservation', placement.reservation)}")
+        if placement.disk_core_mb and self.disk_resource:
+            extra.append(f"-l {self.disk_resource}={mebibytes(placement.disk_core_mb)}M")
+        return extra
 
     def log_of(self, logs: str, job_id: str) -> str:
         """See `Dialect`."""

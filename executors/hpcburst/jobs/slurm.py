@@ -19,7 +19,9 @@ from hpcburst.jobs.directives import (
     queue_option,
 )
 from hpcburst.jobs.hostlists import nodes_of
+from hpcburst.jobs.placing import account_option, expression, word
 from hpcburst.jobs.readings import check_answer, count_of, news_for, rows_of, submitted_id
+from hpcburst.placement import ONE_NODE, Placement, Spread
 from hpcburst.tasks import Shape
 
 MINUTE_S = 60
@@ -46,6 +48,7 @@ _HELD_REASONS = re.compile(  # no time and no other job's end makes these go awa
     r"Partition(?:Config|NodeLimit|TimeLimit)|\w+PerJob\w*|Invalid(?:Account|QOS)|"
     r"(?:Account|QOS)NotAllowed"
 )
+_SKIPPED = ("#SBATCH -e ", "#SBATCH -o ")
 _STARTS_NOW = re.compile(r"(?:idle|mix|mixed|plnd|planned)-?")
 
 
@@ -56,9 +59,12 @@ class SlurmDialect(Terse):
     Attributes:
         warn_s: Seconds before the end of its walltime at which a job is sent SIGUSR1 (by Slurm's
             clock up to a minute earlier); 0 is never. A process that does not handle it dies of it.
+        disk_resource: "tmp" where nodes state their local disk (`TmpDisk`), which jobs then ask for
+            by `--tmp`; None asks for none, as Slurm refuses it where they do not.
     """
 
     warn_s: int = 0
+    disk_resource: str | None = None
 
     name: ClassVar[str] = "slurm"
     job_id_variable: ClassVar[str] = "SLURM_JOB_ID"
@@ -92,9 +98,14 @@ class SlurmDialect(Terse):
 
         `--no-requeue`, because a pilot's name is used once.
         """
-        extra = ["--no-requeue", f"-o {folder_path(logs)}/%j.log"]
+        extra = ["--no-requeue", f"-o {folder_path(logs)}/%j.log", *_spread(shape.spread)]
+        placement = shape.placement
         if shape.gpus:
-            extra.append(f"--gres=gpu:{shape.gpus}")
+            model = f"{word('gpu_model', placement.gpu_model)}:" if placement.gpu_model else ""
+            extra.append(f"--gres=gpu:{model}{shape.gpus}")
+        extra += _placed(placement)
+        if placement.disk_core_mb and self.disk_resource:
+            extra.append(f"--tmp={mebibytes(placement.disk_core_mb * shape.cores)}M")
         if self.warn_s:
             extra.append(f"--signal=B:USR1@{self.warn_s}")
         nodes = node_names(avoid)
@@ -102,10 +113,14 @@ class SlurmDialect(Terse):
             extra.append(f"--exclude={','.join(nodes)}")
         return {
             **queue_option(shape.queue),
+            **account_option(placement, "account"),
             "walltime": clock(shape.walltime_s, step_s=MINUTE_S),
-            "job_cpu": shape.cores,
+            "job_cpu": max(1, shape.cores // shape.spread.tasks_per_node),
             "job_mem": f"{mebibytes(shape.memory_mb)}M",
-            "job_directives_skip": ["#SBATCH -e ", "#SBATCH -o "],
+            "job_directives_skip": [
+                *_SKIPPED,
+                *(["#SBATCH -n 1"] if shape.spread != ONE_NODE else []),
+            ],
             "job_extra_directives": extra,
         }
 
@@ -168,6 +183,26 @@ class SlurmDialect(Terse):
         """The first line that is a time, which `variables` makes seconds since the epoch."""
         times = (count_of(line.strip()) for line in text.splitlines())
         return next((float(time) for time in times if time), None)
+
+
+def _placed(placement: Placement) -> list[str]:
+    """The directives for what a placement states."""
+    extra = [
+        f"--{name}={word(name, value)}"
+        for name, value in (("qos", placement.qos), ("reservation", placement.reservation))
+        if value
+    ]
+    if placement.constraint:
+        extra.append(f"--constraint={expression(placement.constraint)}")
+    return extra
+
+
+def _spread(spread: Spread) -> list[str]:
+    """The directives for more than one process; dask-jobqueue's own is for one."""
+    if spread == ONE_NODE:
+        return []
+    each = spread.tasks_per_node
+    return [f"--nodes={spread.nodes}", f"--ntasks={spread.tasks}", f"--ntasks-per-node={each}"]
 
 
 def _news(state: str, host: str, reason: str) -> JobNews:

@@ -30,12 +30,10 @@ from hpcburst.policy.values import (
     text,
     texts,
 )
+from hpcburst.policy.wishes import PREFERENCES
 
 AUTO = "auto"
 """The scheduler that is found on PATH."""
-
-PREFERENCES = ("soonest", "cheapest")
-"""What may count among queues that hold a task."""
 
 DIALECT_KEYS: Mapping[str, tuple[str, ...]] = {
     "slurm": ("disk-resource",),

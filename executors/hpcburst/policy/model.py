@@ -44,8 +44,8 @@ class Limits:
         max_jobs: Jobs at once, pending and running; no run gets more.
         jobs: Jobs at once for a run that asks for no number.
         max_pending: Jobs that may wait in the queue at once: a small backlog is a polite one.
-        idle_s: Seconds a pilot may idle before its job ends; None is about what a new one takes to
-            start, 10 s at most.
+        idle_s: Seconds a pilot may idle before its job ends; None is half of what a new one takes
+            to start, 2 s at least and 10 s at most.
         pending_min_age_s: Seconds a waiting job is kept though nothing needs it any more; a new
             task may come, and a place in the queue is worth something.
         status_interval_s: Seconds between two looks at the jobs' states (one call for all jobs).

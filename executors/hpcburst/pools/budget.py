@@ -25,16 +25,19 @@ class Budget:
 
     Attributes:
         site: Says what a core-hour costs in each queue, and how many may be spent.
+        spent_h: Core-hours that were gone when they were counted last.
     """
 
     site: Site
+    spent_h: float = 0.0
     _warned: bool = False
 
     def spent_core_s(self, jobs: Iterable[PilotRecord]) -> float:
         """Core-seconds that these jobs have cost until now; warns, once, when few are left."""
         now = time.time()
         spent_core_s = sum(self._cost_core_s(job, now) for job in jobs if job.up_at)
-        self._warn(spent_core_s / HOUR_S)
+        self.spent_h = spent_core_s / HOUR_S
+        self._warn(self.spent_h)
         return spent_core_s
 
     def _cost_core_s(self, job: PilotRecord, now: float) -> float:

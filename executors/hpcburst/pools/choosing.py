@@ -35,6 +35,9 @@ UNKNOWN_WAIT_S = 60.0
 UNKNOWN_TASK_S = 60.0
 """What a task is taken to last when choices are rated and nothing is known of it."""
 
+SURPLUS = 0.25
+"""Pilots that leave less than this part of their places empty are as good as ones that fit."""
+
 SCOUT_S = 120.0
 """Tasks of which nothing is known send one short job ahead, and more where gaps are free: most of
 them are short, and the first that ends teaches how long the others take. One that is cut off is
@@ -131,6 +134,11 @@ class _Option:
     most: float
     words: str
 
+    @property
+    def in_gap(self) -> bool:
+        """Whether it is known to start now."""
+        return math.isfinite(self.most)
+
 
 def choose(wish: Wish, terms: Terms) -> Choice | str:
     """What to ask for, so that the missing places come soonest; or, in words, why nothing."""
@@ -162,6 +170,7 @@ def paused(shape: Shape, site: Site, learned: Learned) -> str:
             words
             for other, words in learned.paused.items()
             if queue_of(other, site) is queue
+            and other.placement == shape.placement
             and other.cores <= shape.cores
             and other.memory_mb <= shape.memory_mb
             and other.gpus <= shape.gpus
@@ -245,11 +254,19 @@ def _starts(size: Shape, walltimes: _Walltimes, terms: Terms) -> Iterator[_Optio
         most = sum(count for length_s, count in lengths if length_s >= walltime_s)
         if most:
             shape = replace(size, walltime_s=walltime_s)
-            yield _Option(shape, GAP_WAIT_S, most, "a gap that holds it is free now")
+            yield _Option(shape, _gap_wait_s(shape, terms), most, "a gap that holds it is free now")
     for walltime_s in dict.fromkeys((walltimes.short_s, walltimes.useful_s)):
         shape = replace(size, walltime_s=walltime_s)
         wait_s, words = _wait(shape, terms)
         yield _Option(shape, wait_s, math.inf, words)
+
+
+def _gap_wait_s(shape: Shape, terms: Terms) -> float:
+    """How long jobs wait for a gap that is free: no longer than any did in this queue."""
+    site, delays = terms.caps.site, terms.learned.start_delay_s
+    queue = queue_of(shape, site)
+    known_s = [delay_s for other, delay_s in delays.items() if queue_of(other, site) is queue]
+    return min([GAP_WAIT_S, *known_s])
 
 
 def _wait(shape: Shape, terms: Terms) -> tuple[float, str]:
@@ -263,17 +280,32 @@ def _wait(shape: Shape, terms: Terms) -> tuple[float, str]:
 def _rating(option: _Option, wish: Wish, caps: Caps) -> tuple[float, ...]:
     """Seconds until the work is done, and the price if that is what counts; then the site's order.
 
-    Queues meant for bursts come first among equals.
+    Queues meant for bursts come first among equals; then what is known to start now, and of that
+    what takes the fewest jobs, if not many of their places stay empty: each job brings an
+    interpreter to start, and a line to hold.
     """
     shape = option.shape
     pilots = min(_pilots_for(wish, shape), caps.fits(shape))
-    places = min(wish.missing, pilots * wish.group.places_on(room_of(shape)))
-    work_s = max(_work_s(wish) / places, _each_s(wish))
+    work_s = max(_work_s(wish) / _places(wish, shape, pilots, caps), _each_s(wish))
     rounds = math.ceil(work_s / max(1.0, lasting_s(shape)))
     finish_s = float(round(rounds * (option.wait_s + START_S) + work_s))
     queue = queue_of(shape, caps.site)
     price = queue.price if caps.site.prefer == "cheapest" else 0.0
-    return (price, finish_s, not queue.burst, caps.site.queues.index(queue))
+    order = (price, finish_s, not queue.burst, caps.site.queues.index(queue))
+    if not option.in_gap:
+        return (*order, 1)
+    surplus = pilots * wish.group.places_on(room_of(shape)) / wish.missing - 1
+    return (*order, 0, max(0, int(surplus / SURPLUS)), pilots)
+
+
+def _places(wish: Wish, shape: Shape, pilots: int, caps: Caps) -> float:
+    """Places on so many pilots, and on ones for a single task in what the limits leave beside."""
+    queue = queue_of(shape, caps.site)
+    cores = min(caps.cores, caps.queue_cores[queue.name]) - pilots * shape.cores
+    each = max(1.0, wish.group.each.cores)
+    beside = min(caps.jobs - pilots, caps.pending - pilots, cores / each)
+    places = pilots * wish.group.places_on(room_of(shape)) + max(0.0, beside)
+    return min(wish.missing, places)
 
 
 def _pilots_for(wish: Wish, shape: Shape) -> int:

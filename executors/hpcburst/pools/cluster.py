@@ -7,6 +7,7 @@ that it runs tasks with an env of their own (`launch`). dask-jobqueue writes and
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -17,29 +18,29 @@ from pathlib import Path
 from typing import Any, Self
 from weakref import WeakSet
 
-from distributed import Scheduler
 from distributed.core import Status, rpc
 from distributed.deploy.cluster import Cluster
-from distributed.diagnostics.plugin import SchedulerPlugin
 
 from hpcburst.comms.credentials import Credentials
-from hpcburst.comms.ports import NoHttpServer
 from hpcburst.comms.staging import RunFolder, private_folder, sweep_runs
 from hpcburst.envs.specs.places import Place, resolve_env
 from hpcburst.envs.store import EnvStore
 from hpcburst.errors import RequestError
 from hpcburst.jobs.dialect import Dialect
-from hpcburst.jobs.known import DIALECTS
-from hpcburst.jobs.local import LocalDialect
+from hpcburst.jobs.known import dialect_for
 from hpcburst.policy.decide import fits, grant, longest_s
 from hpcburst.policy.load import load_site
 from hpcburst.policy.model import Site
-from hpcburst.policy.present import LOCAL
-from hpcburst.pools.fleet import JobFleet
+from hpcburst.policy.wishes import Wishes, granted
+from hpcburst.pools.dask_scheduler import PortlessScheduler, Watcher
+from hpcburst.pools.face import Face
+from hpcburst.pools.fleet import JobFleet, PilotScripts, Program
 from hpcburst.pools.history import History
 from hpcburst.pools.keeper import Keeper
 from hpcburst.pools.planner import Phase
 from hpcburst.pools.record import RunRecord
+from hpcburst.pools.state import RunNow
+from hpcburst.pools.telling import Teller
 from hpcburst.pools.tickets import Ticket, ignore_lines
 from hpcburst.results import Line, Outcome
 from hpcburst.tasks import Burst, Env, Needs, Shape
@@ -52,19 +53,25 @@ _open: WeakSet[BurstCluster] = WeakSet()
 """Clusters to close when the interpreter ends without having closed them."""
 
 
-class BurstCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
+class BurstCluster(Face, Cluster):  # type: ignore[misc]  # distributed is untyped
     """Pilots on the site's batch system, as many as there is work for.
 
     Args:
         shapes: Shapes of pilot to use, when the site's default grown to each task's needs will not
             do: `Shape` or a mapping like `{"cores": 4, "memory": "8GB", "walltime": "10m"}`.
         max_jobs: Jobs at once; None is what the site gives. The site's own limit holds in any case.
+        prefer: Among queues that hold a task, "soonest" or "cheapest"; None is what the site says.
+        budget: Core-hours that this run may spend, at the queues' prices; you are told when four
+            fifths are spent. The site's own budget holds in any case.
+        env: An env that has the driver's distributed and Python: pilots run inside it, and take
+            Dask's own tasks only (collections, `client.submit`). None: in the driver's Python.
         site: The site, or overrides of the `hpcburst` config section; None is the config.
         **cluster_kwargs: `name`, `asynchronous`, `loop`, `quiet` of `distributed.deploy.Cluster`.
 
     Raises:
-        RequestError: A shape cannot be read, or no queue holds it.
+        RequestError: A shape or a wish cannot be read, or no queue holds the shape.
         SiteError: The config cannot be read, or the shared root is not private.
+        EnvError: The env cannot be built, or pilots of this driver cannot run inside it.
 
     Examples:
         >>> with BurstCluster(max_jobs=2) as cluster:          # doctest: +SKIP
@@ -77,16 +84,22 @@ class BurstCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
         *,
         shapes: Sequence[Shape | Mapping[str, Any]] = (),
         max_jobs: int | None = None,
+        prefer: str | None = None,
+        budget: float | None = None,
+        env: str | Path | None = None,
         site: Site | Mapping[str, Any] | None = None,
         **cluster_kwargs: Any,
     ) -> None:
         self.status = Status.created
         self._whole_site = site if isinstance(site, Site) else load_site(site)
-        self.site = _limited(self._whole_site, max_jobs)
+        self._wishes = Wishes(max_jobs, prefer, budget)
+        self.site = granted(self._wishes, self._whole_site)
         self.shapes = tuple(_read_shape(shape, self.site) for shape in shapes)
         self.record = RunRecord()
+        self._env = env
         self._envs = EnvStore.of_site(self.site)
         self._run: RunFolder | None = None
+        self._telling: asyncio.Task[None] | None = None
         cluster_kwargs.setdefault("quiet", True)
         super().__init__(**cluster_kwargs)
         _open.add(self)
@@ -112,8 +125,15 @@ class BurstCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
             holds a BurstError when the task could not be run (SubmitError, PilotLost, Cancelled).
 
         Raises:
-            RequestError: No queue can hold what the task needs; nothing was queued.
+            RequestError: No queue can hold what the task needs, or the cluster's pilots run inside
+                an env of their own; nothing was queued.
         """
+        if self._env is not None:
+            raise RequestError(
+                f"Task {burst.name!r} was to run in an env of its own",
+                f"the pilots of this cluster run inside {self._env}, for Dask's own tasks",
+                "use a BurstCluster without env= for it",
+            )
         shape = grant(burst.needs, self.site, self.shapes)
         ticket = Ticket(burst, shape, on_lines)
         ticket.longest_s = longest_s(shape, burst.needs, self.site, self.shapes)
@@ -146,6 +166,13 @@ class BurstCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
             return ""
         return self._envs.key(_place(needs), needs.modules)
 
+    def now(self) -> RunNow:
+        """What the run is doing: its tasks, shapes and jobs, each with a reason.
+
+        Callable from any thread.
+        """
+        return self._keeper.now(self.run_folder.name)
+
     def why(self) -> list[str]:
         """In words, what every shape of pilot has and why it has not more."""
         return self._keeper.why()
@@ -170,7 +197,8 @@ class BurstCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
     def adapt(self, minimum: int = 0, maximum: int | None = None, **_: Any) -> BurstCluster:
         """Follow demand between two bounds; a BurstCluster always follows demand."""
         if maximum is not None:
-            self.site = _limited(self._whole_site, maximum)
+            self._wishes = replace(self._wishes, max_jobs=maximum)
+            self.site = granted(self._wishes, self._whole_site)
             self._keeper.site = self.site
         self.scale(minimum)
         return self
@@ -207,16 +235,31 @@ class BurstCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
         sweep_runs(shared_root, self.site.keep_runs_days)
         self._run = RunFolder.make(shared_root)
         try:
-            await self._start_scheduler(self._run)
+            program = await asyncio.to_thread(self._program, self._run)
+            await self._start_scheduler(self._run, program)
             await super()._start()
         except BaseException:
             await self._close()
             raise
         self._keeper.start()
+        self._teller = Teller(self._run.path, self.now)
+        self._telling = asyncio.create_task(self._teller.keep_telling())
 
-    async def _start_scheduler(self, run: RunFolder) -> None:
-        self.security = Credentials.make(run.secret).security()
-        self.scheduler = await _PortlessScheduler(
+    def _program(self, run: RunFolder) -> Program:
+        """What pilots run; an env that they run inside is built and checked."""
+        if self._env is None:
+            return Program()
+        from hpcburst.pools.inside import program_inside
+
+        # Its interpreter is what a job starts with: it must be there before anything is linked.
+        seen_by_all = replace(self.site, envs=replace(self.site.envs, place="shared"))
+        env = EnvStore.of_site(seen_by_all).ensure(resolve_env(self._env))
+        return program_inside(env, run.secret)
+
+    async def _start_scheduler(self, run: RunFolder, program: Program) -> None:
+        credentials = Credentials.make(run.secret)
+        self.security = credentials.security()
+        self.scheduler = await PortlessScheduler(
             host=self.site.host,
             protocol="tls",
             port=0,
@@ -229,7 +272,10 @@ class BurstCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
             allowed_failures=50,
         )
         dialect = self._dialect(run)
-        self._fleet = JobFleet(self.scheduler, self.security, dialect, run, self.site)
+        scripts = PilotScripts(
+            dialect, self.site, self.scheduler.address, credentials, str(run.logs), program
+        )
+        self._fleet = JobFleet(self.scheduler, self.security, dialect, run, self.site, scripts)
         self._keeper = Keeper(
             self.site,
             self._fleet,
@@ -238,7 +284,7 @@ class BurstCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
             shapes=self.shapes,
             history=History.of(self.site.paths.shared_root),
         )
-        self.scheduler.add_plugin(_Watcher(self._keeper))
+        self.scheduler.add_plugin(Watcher(self._keeper))
         connection_args = self.security.get_connection_args("client")
         self.scheduler_comm = rpc(self.scheduler.address, connection_args=connection_args)
 
@@ -254,6 +300,7 @@ class BurstCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
         keeper = getattr(self, "_keeper", None)
         if keeper is not None:
             await keeper.close()
+        await self._fall_silent()
         if self.scheduler_comm is not None:
             await super()._close()
         scheduler = getattr(self, "scheduler", None)
@@ -267,6 +314,12 @@ class BurstCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
             with suppress(OSError):  # a full disk must not keep the run from ending
                 self.record.write(self._run.path)
 
+    async def _fall_silent(self) -> None:
+        if self._telling is not None:
+            self._telling.cancel()
+            await asyncio.wait([self._telling])
+            self._teller.fall_silent()
+
     def __await__(self) -> Any:
         async def started() -> BurstCluster:
             await self._start()
@@ -275,10 +328,8 @@ class BurstCluster(Cluster):  # type: ignore[misc]  # distributed is untyped
         return started().__await__()
 
     def _dialect(self, run: RunFolder) -> Dialect:
-        name = self.site.scheduler
-        if name == LOCAL:
-            return LocalDialect(private_folder(run.secret / "spool"))
-        return DIALECTS[name](**self.site.dialect)
+        spool = private_folder(run.secret / "spool")
+        return dialect_for(self.site.scheduler, self.site.dialect, spool)
 
     async def __aenter__(self) -> Self:
         await self._start()
@@ -313,37 +364,6 @@ def _close_all() -> None:
         if cluster.status != Status.closed and not cluster.asynchronous:
             with suppress(TimeoutError):
                 cluster.close(timeout=CLOSE_TIMEOUT_S)
-
-
-class _PortlessScheduler(NoHttpServer, Scheduler):  # type: ignore[misc]
-    """Dask's scheduler with its one TLS port."""
-
-
-class _Watcher(SchedulerPlugin):  # type: ignore[misc]
-    """Tells the keeper who comes and goes."""
-
-    name = "hpcburst-watcher"
-
-    def __init__(self, keeper: Keeper) -> None:
-        self._keeper = keeper
-
-    def add_worker(self, scheduler: Any, worker: str) -> None:
-        self._keeper.pilot_up(str(scheduler.workers[worker].name), worker)
-
-    def remove_worker(self, scheduler: Any, worker: str, **_: Any) -> None:  # noqa: ARG002
-        self._keeper.pilot_gone(worker)
-
-    def update_graph(self, scheduler: Any, **_: Any) -> None:  # noqa: ARG002
-        self._keeper.wake()
-
-
-def _limited(site: Site, max_jobs: int | None) -> Site:
-    """The site, with this run's number of jobs in the place of its own, if that is not more."""
-    if max_jobs is not None and max_jobs < 1:
-        raise RequestError(f"max_jobs={max_jobs} was asked for", "at least one job is needed")
-    jobs = min(max_jobs or site.limits.jobs, site.limits.max_jobs)
-    limits = replace(site.limits, max_jobs=jobs, max_pending=min(jobs, site.limits.max_pending))
-    return replace(site, limits=limits)
 
 
 def _read_shape(stated: Shape | Mapping[str, Any], site: Site) -> Shape:

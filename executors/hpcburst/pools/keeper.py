@@ -15,9 +15,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from hpcburst.errors import BurstError, Cancelled, PilotLost, RequestError
+from hpcburst.errors import BurstError
 from hpcburst.jobs.dialect import JobNews
 from hpcburst.policy.model import Site
+from hpcburst.pools import refusals
 from hpcburst.pools.backlog import Backlog
 from hpcburst.pools.budget import Budget
 from hpcburst.pools.choosing import paused
@@ -25,10 +26,11 @@ from hpcburst.pools.chores import Chores
 from hpcburst.pools.history import History
 from hpcburst.pools.line import LineBroken
 from hpcburst.pools.matching import matches
-from hpcburst.pools.pilots import Fleet, Pilot
+from hpcburst.pools.pilots import LAST_S, Fleet, Pilot
 from hpcburst.pools.planner import Demand, Learned, Phase, Plan, plan
 from hpcburst.pools.record import PilotRecord, RunRecord
 from hpcburst.pools.starts import Starts, start_error
+from hpcburst.pools.state import RunNow, run_now
 from hpcburst.pools.tickets import Ticket, demand_of_kinds
 from hpcburst.pools.watch import Watch, loss_of
 from hpcburst.results import Outcome
@@ -41,9 +43,6 @@ TICK_S = 1.0
 
 GATHER_S = 0.02
 """A burst of submissions is seen as one: the planner waits this long for the rest of it."""
-
-DRAIN_S = 15.0
-"""A pilot with less of its walltime left takes no more tasks, and its successor is asked for."""
 
 
 @dataclass(slots=True)
@@ -70,7 +69,8 @@ class Keeper:
     _waiting: Backlog = field(default_factory=Backlog)
     _pilots: dict[str, Pilot] = field(default_factory=dict)
     _starts: Starts = field(default_factory=Starts)
-    _why: Mapping[Shape, str] = field(default_factory=dict)
+    _decided: Plan = field(default_factory=lambda: Plan({}, {}, {}))
+    _foreign_waiting: int = 0
     _names: int = 0
     _awake: asyncio.Event = field(default_factory=asyncio.Event)
     _chores: Chores = field(default_factory=Chores)
@@ -91,9 +91,7 @@ class Keeper:
     def enqueue(self, ticket: Ticket) -> None:
         """Take a task."""
         if self._closed:
-            ticket.refuse(
-                Cancelled(f"Task {ticket.burst.name!r} was queued", "the cluster is closed")
-            )
+            ticket.refuse(refusals.closed(ticket, "the cluster is closed"))
             return
         ticket.learned_s = self.history.task_s(ticket.history_name, ticket.env_key)
         self._waiting.append(ticket)
@@ -113,7 +111,14 @@ class Keeper:
 
     def why(self) -> list[str]:
         """In words, what every shape has and why it has not more."""
-        return [f"{shape}: {words}" for shape, words in self._why.items()]
+        return [f"{shape}: {words}" for shape, words in self._decided.why.items()]
+
+    def now(self, run: str) -> RunNow:
+        """What the run of that name is doing; callable from any thread."""
+        outlook = self._watch.outlook(self._starts.again_at(), self.floor, self._budget.spent_h)
+        pilots = list(self._pilots.values())
+        waiting = len(self._waiting) + self._foreign_waiting
+        return run_now(run, self.record, waiting, pilots, self._decided, outlook)
 
     @property
     def pilots(self) -> Iterable[Pilot]:
@@ -126,7 +131,7 @@ class Keeper:
         waiting, self._waiting = list(self._waiting), Backlog()
         running = [ticket for pilot in self.pilots for ticket in pilot.tickets]
         for ticket in waiting + running:
-            ticket.refuse(Cancelled(f"Task {ticket.burst.name!r} was queued", "the run was closed"))
+            ticket.refuse(refusals.closed(ticket, "the run was closed"))
         await self._chores.stop()
         await self._let_go(list(self.pilots), "the run ended")
         self.history.save()
@@ -138,9 +143,7 @@ class Keeper:
         pilot = self._pilots.get(name)
         if self._closed:
             return
-        if (
-            pilot is None
-        ):  # given up while the batch system did not answer, and started all the same
+        if pilot is None:  # given up while the batch system was mute, and started all the same
             self._chores.begin(self.fleet.dismiss(address))
         else:
             self._chores.begin(self._welcome(pilot, address))
@@ -153,12 +156,15 @@ class Keeper:
 
     async def _welcome(self, pilot: Pilot, address: str) -> None:
         try:
-            pilot.line = await self.fleet.open_line(address, pilot.ends_in)
+            pilot.line = await self.fleet.open_line(
+                address, lambda left_s: self._ends(pilot, left_s)
+            )
         except OSError as error:
             logger.warning("pilot %s said hello and does not answer: %s", pilot.name, error)
             return
         if pilot.name not in self._pilots:
-            pilot.line.close()
+            if pilot.line is not None:
+                pilot.line.close()
             return
         pilot.address = address
         pilot.deadline = time.monotonic() + pilot.shape.walltime_s - pilot.spent_s()
@@ -168,6 +174,12 @@ class Keeper:
         self._starts.succeeded(pilot.shape, pilot.record.node)
         self.history.note_start(pilot.shape, pilot.record.up_at - pilot.record.asked_at)
         self._dispatch()
+        self._awake.set()
+
+    def _ends(self, pilot: Pilot, left_s: float) -> None:
+        """The pilot told when its job ends, which it knows better."""
+        pilot.deadline = time.monotonic() + left_s
+        self._drain_ending()
         self._awake.set()
 
     def _lose(self, pilot: Pilot) -> None:
@@ -236,16 +248,8 @@ class Keeper:
             )
             self._waiting.appendleft(ticket)
             return
-        ticket.refuse(
-            PilotLost(
-                f"Task {ticket.burst.name!r} was handed to {limit} pilots",
-                "each went away with it (ended by the batch system, its walltime or the task)",
-                "ask for more memory or walltime; the log of the last job may tell more",
-                job_id=pilot.record.job_id,
-                host=pilot.record.host,
-                log=self.fleet.log_of(pilot.record.job_id),
-            )
-        )
+        log = self.fleet.log_of(pilot.record.job_id)
+        ticket.refuse(refusals.lost_too_often(ticket, limit, pilot.record, log))
 
     def _lose_if_known(self, pilot: Pilot) -> None:
         if pilot.name in self._pilots and pilot.phase is not Phase.DRAINING:
@@ -300,10 +304,11 @@ class Keeper:
             begun = min(foreign, sum(pilot.foreign for pilot in up))
             shape = self.default_shape
             rows.append(Demand(shape, waiting=foreign - begun, running=begun, shapes=(shape,)))
+        self._foreign_waiting = rows[-1].waiting if foreign else 0
         return rows
 
     def _act(self, decided: Plan) -> None:
-        self._why = decided.why
+        self._decided = decided
         leaving = [self._pilots[name] for name in decided.retire]
         for pilot in leaving:
             logger.info("pilot %s leaves: %s", pilot.name, decided.retire[pilot.name])
@@ -312,29 +317,24 @@ class Keeper:
             for _ in range(count):
                 self._chores.see_through(self._ask(shape))
         if self._waiting and not (self._pilots or decided.submit or self._starts.paused()):
-            self._refuse_all(decided)
-
-    def _refuse_all(self, decided: Plan) -> None:
-        """Nothing is held and nothing may be asked for: no waiting would ever change that."""
-        for ticket in list(self._waiting):
-            self._waiting.remove(ticket)
-            ticket.refuse(
-                RequestError(
-                    f"Task {ticket.burst.name!r} was queued ({ticket.shape})",
-                    "; ".join(decided.why.values()),
-                    "raise the limit that is named (budget, max-cores), or ask for less",
-                )
-            )
+            for ticket in list(self._waiting):
+                self._waiting.remove(ticket)
+                ticket.refuse(refusals.never_allowed(ticket, decided))
 
     def _drain_ending(self) -> None:
         """Pilots near their walltime take no more tasks, and leave when they have none."""
         for pilot in list(self.pilots):
-            margin_s = min(DRAIN_S, pilot.shape.walltime_s / 4)
-            if pilot.phase is Phase.UP and pilot.left_s < margin_s:
+            if pilot.phase is Phase.UP and time.monotonic() > pilot.drains_at:
                 pilot.enter(Phase.DRAINING)
                 self._chores.begin(self.fleet.drain(pilot.address))
-            if pilot.phase is Phase.DRAINING and not pilot.busy:
+            if pilot.phase is Phase.DRAINING and self._may_leave(pilot):
                 self._chores.see_through(self._let_go([pilot], "its walltime is nearly over"))
+
+    def _may_leave(self, pilot: Pilot) -> bool:
+        """Whether a draining pilot has no task left, and others have its results."""
+        pilot.look(self.fleet.foreign_tasks(pilot.address))
+        kept = pilot.left_s > LAST_S and self.fleet.holds_alone(pilot.address)
+        return not (pilot.busy or kept)
 
     async def _ask(self, shape: Shape) -> None:
         """Submit one job."""

@@ -124,6 +124,7 @@ def _could_hold(pilot: Pilot, ticket: Ticket) -> bool:
         and (needs.memory_mb or 0) <= shape.memory_mb
         and needs.gpus <= shape.gpus
         and needs.queue in (None, shape.queue)
+        and needs.placement == shape.placement
         and pilot.lasts(ticket.needed_s)
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,7 @@ from hpcburst.placement import Spread
 from hpcburst.policy.decide import grant
 from hpcburst.policy.model import Site
 from hpcburst.policy.present import LOCAL
+from hpcburst.pools.state import JobNow, Stage
 from hpcburst.results import Failure, Fault, Outcome, Usage, Where
 from hpcburst.tasks import START_S, Burst, Command, Needs, Shape
 from hpcburst.workers.own_job import OUTCOME, TASK
@@ -61,6 +63,30 @@ class OwnJob:
         """Whether the batch system says that it took the job away: that is nobody's mistake."""
         return _LOST.search(self.news.reason) is not None
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether its task ended, and badly."""
+        future = self.future
+        if not future.done() or future.cancelled():
+            return False
+        return future.exception() is not None or future.result().failure is not None
+
+    def now(self) -> JobNow:
+        """What it is doing, for others to read."""
+        runs = self.news.state is JobState.RUNNING
+        asked = "the batch system is asked again within a minute"
+        return JobNow(
+            name=self.folder.name,
+            job_id=self.job_id,
+            shape=self.shape,
+            stage=Stage.BUSY if runs else Stage.PENDING,
+            since=round(self.submitted_at + time.time() - time.monotonic(), 1),
+            host=self.news.host,
+            tasks=int(runs),
+            why="it works" if runs else self.news.reason or "the batch system has given no reason",
+            then="" if runs else asked,
+        )
+
     def lay_out(self, heartbeat_s: float) -> None:
         """Write what it is to run where it will look; nothing of an earlier try stays.
 
@@ -85,6 +111,11 @@ class OwnJob:
             "heartbeat_s": heartbeat_s,
         }
         write_private(self.folder / TASK, json.dumps(task).encode())
+
+    def call_off(self) -> None:
+        """Take away what it is to run: a job that is queued though nobody said so ends at once."""
+        with suppress(OSError):
+            (self.folder / TASK).unlink()
 
     def read_outcome(self, log: str) -> None:
         """Set the future if the job has told how it ended."""
@@ -163,8 +194,8 @@ def tail(log: str) -> str:
 def _nodes(cores: int, spread: Spread, site: Site, most_cores: int) -> int:
     if site.scheduler == LOCAL:
         return 1
-    fewest = -(-cores * spread.tasks // most_cores)
-    return max(spread.nodes, fewest) if spread.nodes == 1 else spread.nodes
+    each = max(1, most_cores // cores)
+    return -(-spread.tasks // each) if spread.nodes == 1 else spread.nodes
 
 
 def _share_mb(cores: int, granted: Shape, site: Site) -> int:

@@ -10,9 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
-import shlex
-import sys
 import threading
 import time
 from collections import deque
@@ -22,14 +19,15 @@ from hpcburst.comms.staging import RunFolder, private_folder, write_private
 from hpcburst.errors import BurstError, Cancelled, PilotLost, SiteError, SubmitError
 from hpcburst.jobs import probe
 from hpcburst.jobs.dialect import Dialect, JobState
-from hpcburst.jobs.directives import JOB_NAME, with_section
 from hpcburst.jobs.known import DIALECTS
 from hpcburst.jobs.local import LocalDialect
 from hpcburst.placement import Spread
 from hpcburst.policy.model import Site
 from hpcburst.policy.present import LOCAL
-from hpcburst.pools.fleet import WRITERS
 from hpcburst.pools.own_job import OwnJob, shape_of, tail
+from hpcburst.pools.scripts import OF_ANOTHER_JOB, program_script
+from hpcburst.pools.state import RunNow, TasksNow
+from hpcburst.pools.telling import INTERVAL_S, Teller
 from hpcburst.results import Outcome
 from hpcburst.tasks import Burst
 from hpcburst.workers.own_job import ALIVE, HEARTBEAT_S
@@ -45,8 +43,8 @@ EARLY_S, EARLY_INTERVAL_S = 60.0, 10.0
 GRACE_S = 10.0
 """A job that has ended may have told so in a file that is not seen here yet."""
 
-_OF_THE_DRIVERS_JOB = re.compile(r"(SLURM|SLURMD|PMI|PMIX|OMPI|PALS)_(?!CONF)\w+")
-"""What a driver inside a batch job must not hand on: its launcher's sizes are not this job's."""
+PROGRAM = "hpcburst.workers.own_job"
+"""What runs in the job."""
 
 
 class OwnJobs:
@@ -68,7 +66,10 @@ class OwnJobs:
         self._there: list[OwnJob] = []
         self._given_up: list[str] = []
         self._numbers = 0
-        self._asked_at = self._beat_at = 0.0
+        self._asked_at = self._beat_at = self._told_at = 0.0
+        self._done = self._failed = 0
+        self._started_at = time.time()
+        self._teller = Teller(self._run.path, self.now)
         self._guard = threading.Lock()
         self._closed = False
         self._wake = threading.Event()
@@ -97,11 +98,27 @@ class OwnJobs:
             job = OwnJob(burst, shape, self._run.secret / f"own-{self._numbers}")
             self._script(job)  # what the batch system has no words for is refused now
             self._waiting.append(job)
-            if self._numbers == 1:
+            if self._thread.ident is None:
                 self._thread.start()
         job.future.add_done_callback(lambda _: self._wake.set())
         self._wake.set()
         return job.future
+
+    def now(self) -> RunNow:
+        """What the run is doing, for others to read; callable from any thread."""
+        jobs, waiting = tuple(job.now() for job in list(self._there)), len(self._waiting)
+        why = f"at most {self._max_jobs} jobs at once" if waiting else ""
+        return RunNow(
+            self._run.path.name,
+            self._site.scheduler,
+            self._started_at,
+            waiting=waiting,
+            done=self._done,
+            failed=self._failed,
+            tasks=(TasksNow("jobs of their own", waiting, len(jobs), why),),
+            jobs=jobs,
+            told_at=time.time(),
+        )
 
     def close(self) -> None:
         """End every job. Idempotent."""
@@ -110,6 +127,7 @@ class OwnJobs:
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join()
+        self._teller.fall_silent()
         self._run.close()
 
     # -- its thread ---------------------------------------------------------------------------
@@ -133,6 +151,14 @@ class OwnJobs:
         await self._ask()
         while not self._closed and (following := self._next()) is not None:
             await self._submit(following)
+        self._tell()
+
+    def _tell(self) -> None:
+        """Tell other processes what there is to tell, not more often than they need it."""
+        if time.monotonic() - self._told_at > INTERVAL_S:
+            self._told_at, state = time.monotonic(), self.now()
+            if self._teller.is_news(state):
+                self._teller.tell(state)
 
     def _beat(self) -> None:
         """Tell the jobs that we are there."""
@@ -158,8 +184,9 @@ class OwnJobs:
             job.lay_out(HEARTBEAT_S)
             text, path = self._script(job), job.folder / "job.sh"
             write_private(path, text.encode())
-            job.job_id = await probe.submit(self._dialect, str(path), text, _OF_THE_DRIVERS_JOB)
+            job.job_id = await probe.submit(self._dialect, str(path), text, OF_ANOTHER_JOB)
         except BurstError as error:
+            job.call_off()
             job.refuse(error)
         except OSError as error:
             job.refuse(SiteError("A job's folder was to be made", f"it cannot be: {error}"))
@@ -215,6 +242,8 @@ class OwnJobs:
         """Forget jobs whose future is set; one that was withdrawn is to be ended."""
         for job in [job for job in self._there if job.future.done()]:
             self._there.remove(job)
+            self._done += 1
+            self._failed += job.has_failed
             if job.future.cancelled():
                 self._given_up.append(job.job_id)
 
@@ -241,26 +270,8 @@ class OwnJobs:
     # -- words --------------------------------------------------------------------------------
 
     def _script(self, job: OwnJob) -> str:
-        """The job's script: dask-jobqueue's header, and the program that runs the task."""
-        import dask.config
-
-        section = dask.config.get(f"jobqueue.{self._dialect.name}", None) or {}
-        options = self._dialect.job_options(job.shape, str(self._run.logs))
-        writer = WRITERS[self._dialect.name](
-            scheduler=shlex.quote(str(job.folder)),  # the program's first argument
-            name="own",
-            cores=job.shape.cores,
-            memory=f"{job.shape.memory_mb}MB",
-            processes=1,
-            nanny=False,
-            python=f"exec {shlex.quote(sys.executable)}",
-            interface="",
-            worker_command="hpcburst.workers.own_job",
-            job_name=JOB_NAME,
-            shebang="#!/bin/bash",
-            **with_section(options, section),
-        )
-        return str(writer.job_script())
+        logs = str(self._run.logs)
+        return program_script(self._dialect, job.shape, logs, PROGRAM, str(job.folder))
 
     def _log(self, job: OwnJob) -> str:
         return self._dialect.log_of(str(self._run.logs), job.job_id) if job.job_id else ""

@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from hpcburst.placement import Placement
 from hpcburst.pools.situation import Demand, Phase, PilotView, Room
 from hpcburst.tasks import START_S, Shape
 
@@ -73,6 +74,7 @@ class Group:
         return (
             self.places_on(room_of(shape)) > 0
             and self.row.queue in (None, shape.queue)
+            and self.row.shape.placement == shape.placement
             and self.row.needed_s <= lasting_s(shape)
         )
 
@@ -84,6 +86,7 @@ class Bin:
     Attributes:
         rank: In which order bins are filled: what is up first.
         queue: The pilots' queue.
+        placement: The pilots' account and the like.
         lasting: How many of the demand's distinct `needed_s` they last for.
         whole: What long tasks leave of one pilot.
         room: What long and short tasks leave of one pilot.
@@ -93,6 +96,7 @@ class Bin:
 
     rank: int
     queue: str | None
+    placement: Placement
     lasting: int
     whole: Room
     room: Room
@@ -111,7 +115,10 @@ class Bin:
 
     def places_for(self, group: Group) -> float:
         """Places for this group's tasks on each pilot."""
-        if group.row.queue not in (None, self.queue) or not group.places_on(self.whole):
+        shape = group.row.shape
+        if group.row.queue not in (None, self.queue) or shape.placement != self.placement:
+            return 0.0
+        if not group.places_on(self.whole):
             return 0.0
         ratio = _ratio(self.room, group.each)
         return ratio if group.short else float(int(ratio))
@@ -174,7 +181,8 @@ def bins_of(groups: Sequence[Group], pilots: Iterable[PilotView]) -> list[Bin]:
         key = (_RANKS[view.phase], view.shape, bisect_right(thresholds, left_s), free)
         if key not in bins:
             room = free or room_of(view.shape)
-            bins[key] = Bin(key[0], view.shape.queue, key[2], room, room)
+            shape = view.shape
+            bins[key] = Bin(key[0], shape.queue, shape.placement, key[2], room, room)
         bins[key].count += 1
         bins[key].names.append(view.name)
     return [*bins.values(), *_soon_free(groups, len(thresholds))]
@@ -187,6 +195,7 @@ def bins_asked(groups: Sequence[Group], asked: Mapping[Shape, int]) -> list[Bin]
         Bin(
             _RANKS[Phase.ASKED],
             shape.queue,
+            shape.placement,
             bisect_right(thresholds, lasting_s(shape)),
             room_of(shape),
             room_of(shape),
@@ -211,7 +220,8 @@ def _soon_free(groups: Sequence[Group], lasting: int) -> Iterator[Bin]:
     for group in groups:
         if group.short and group.row.running:
             room = _less(group.each, group.each, group.share)
-            yield Bin(SOON, group.row.queue, lasting, group.each, room, group.row.running)
+            row = group.row
+            yield Bin(SOON, row.queue, row.shape.placement, lasting, group.each, room, row.running)
 
 
 def _place(group: Group, places: float, level: int, bins: list[Bin]) -> float:

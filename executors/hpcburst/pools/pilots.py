@@ -20,6 +20,13 @@ FRESH_S = 5.0
 longer than `START_S`: else one slow start would be answered by job after job."""
 
 
+DRAIN_S = 15.0
+"""A pilot with less of its walltime left takes no more tasks, and its successor is asked for."""
+
+LAST_S = 3.0
+"""So long before its end a pilot leaves though nobody could take the results it holds: what ends it
+then is we, and not the batch system in the middle of something."""
+
 START_SLACK_S = 10.0
 """A job never seen running before its pilot's hello started at most this long ago: pilots say hello
 within seconds, and a status call may be a minute old."""
@@ -69,6 +76,11 @@ class Pilot:
         """Seconds until its walltime ends."""
         return self.deadline - time.monotonic()
 
+    @property
+    def drains_at(self) -> float:
+        """When it takes no more tasks (monotonic seconds)."""
+        return self.deadline - min(DRAIN_S, self.shape.walltime_s / 4)
+
     def spent_s(self) -> float:
         """Seconds of its walltime that may be gone at its hello: its job ran at most so long."""
         now = time.monotonic()
@@ -92,6 +104,7 @@ class Pilot:
             and (needs.memory_mb or 0) <= memory_mb
             and needs.gpus <= gpus
             and needs.queue in (None, self.shape.queue)
+            and needs.placement == self.shape.placement
             and self.lasts(ticket.needed_s)
         )
 
@@ -104,10 +117,6 @@ class Pilot:
         """Seconds of work that it lasts for."""
         fresh = not (self.warm or self.foreign) and time.monotonic() - self.since < FRESH_S
         return max(self.left_s, self.shape.walltime_s - START_S if fresh else 0.0)
-
-    def ends_in(self, left_s: float) -> None:
-        """Its job ends in so many seconds: the pilot told, who knows it better."""
-        self.deadline = time.monotonic() + left_s
 
     @property
     def busy(self) -> int:
@@ -151,6 +160,9 @@ class Fleet(Protocol):
     async def drain(self, address: str) -> None:
         """Keep plain Dask's tasks away from this pilot from now on."""
 
+    def holds_alone(self, address: str) -> bool:
+        """Whether this pilot has results of plain Dask that no other pilot could take now."""
+
     async def release(self, pilots: Sequence[Pilot]) -> None:
         """End these pilots and their jobs."""
 
@@ -160,8 +172,11 @@ class Fleet(Protocol):
     async def dismiss(self, address: str) -> None:
         """Tell the pilot at this address to leave."""
 
-    async def open_line(self, address: str, on_left: Callable[[float], None]) -> Line:
-        """Open a line to the pilot at this address, which tells how long its job lasts."""
+    async def open_line(self, address: str, on_left: Callable[[float], None]) -> Line | None:
+        """Open a line to the pilot at this address, which tells how long its job lasts.
+
+        None: it takes no tasks of ours.
+        """
 
     def log_of(self, job_id: str) -> str:
         """Path of a job's log."""

@@ -107,14 +107,15 @@ def _past_patience(view: PilotView, site: Site, learned: Learned) -> str:
 
 
 def _patience_s(shape: Shape, site: Site, learned: Learned) -> float:
-    """How long a pilot may idle: as stated, else as long as a new one takes to start.
+    """How long a pilot may idle: as stated, else half as long as a new one takes to start.
 
-    Who idles for longer costs more than a new one.
+    Who idles for longer costs more than a new one: the other half is the wait for its job, in which
+    no core is held.
     """
     if site.limits.idle_s is not None:
         return site.limits.idle_s
     known_s = known_wait_s(shape, site, learned)
-    return PATIENT_S if known_s is None else min(max(PATIENCE_S, known_s), PATIENT_S)
+    return PATIENT_S if known_s is None else min(max(PATIENCE_S, known_s / 2), PATIENT_S)
 
 
 def _outdated(draft: _Draft) -> set[str]:

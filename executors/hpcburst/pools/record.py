@@ -58,6 +58,7 @@ class RunRecord:
     ended_at: float = 0.0
     pilots: dict[str, PilotRecord] = field(default_factory=dict)
     tasks: list[TaskRecord] = field(default_factory=list)
+    failed: int = 0
 
     def note(
         self, burst: Burst, pilot: PilotRecord, outcome: Outcome, log: str, sends: int
@@ -66,6 +67,7 @@ class RunRecord:
         env_key = burst.env.key if burst.env else ""
         where = Where(pilot.name, pilot.job_id, pilot.host, log, env_key)
         usage = outcome.usage
+        self.failed += outcome.failure is not None
         self.tasks.append(
             TaskRecord(
                 name=burst.name,

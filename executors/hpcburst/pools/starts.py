@@ -84,6 +84,12 @@ class Starts:
             if row.not_before > now
         }
 
+    def again_at(self) -> dict[Shape, float]:
+        """When shapes that are not asked for now are tried again (monotonic seconds)."""
+        now = time.monotonic()
+        rows = list(self._rows.values())
+        return {row.shape: row.not_before for row in rows if row.not_before > now}
+
     def avoided(self) -> list[str]:
         """Nodes that jobs should keep away from, by the names the batch system gave."""
         bad = sorted(node for node, strikes in self._nodes.items() if strikes >= STRIKES)

@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from hpcburst.errors import BurstError
+from hpcburst.placement import Placement
 from hpcburst.pools.situation import Demand
 from hpcburst.results import Line, Outcome
 from hpcburst.tasks import START_S, Burst, PythonCall, Shape
@@ -160,7 +161,12 @@ def demand_of_kinds(
             **kind._asdict(),
             waiting=waiting.get(kind, 0),
             running=running.get(kind, 0),
-            shapes=(kind.shape,) if shapes is None else tuple(shapes),
+            shapes=(kind.shape,) if shapes is None else _placed(shapes, kind.shape.placement),
         )
         for kind in dict.fromkeys([*waiting, *running])
     ]
+
+
+def _placed(shapes: Sequence[Shape], placement: Placement) -> tuple[Shape, ...]:
+    """The user's shapes, for the tasks' account and the like."""
+    return tuple(replace(shape, placement=placement) for shape in shapes)

@@ -12,10 +12,13 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hpcburst.errors import SiteError
+from hpcburst.jobs import probe
 from hpcburst.jobs.dialect import Gap, JobNews, JobState
 from hpcburst.policy.model import Site
 from hpcburst.pools.chores import Chores
 from hpcburst.pools.pilots import Fleet, Pilot
+from hpcburst.pools.state import Outlook
+from hpcburst.tasks import Shape
 
 logger = logging.getLogger("hpcburst")
 
@@ -50,21 +53,27 @@ class Question:
     took_s: float = 0.0
     failures: int = 0
     open: bool = False
+    trouble: str = ""
 
-    def due(self, interval_s: float) -> bool:
-        """Whether it may be asked now, by somebody who wants to know it so often."""
+    def due_at(self, interval_s: float) -> float:
+        """When it may be asked by somebody who wants to know it so often (monotonic seconds)."""
         pause_s = max(interval_s, self.took_s / SHARE)
         if self.failures:
             pause_s = max(interval_s, min(pause_s * 2**self.failures, LONGEST_PAUSE_S))
-        return not self.open and time.monotonic() >= self.asked_at + self.took_s + pause_s
+        return self.asked_at + self.took_s + pause_s
+
+    def due(self, interval_s: float) -> bool:
+        """Whether it may be asked now, by somebody who wants to know it so often."""
+        return not self.open and time.monotonic() >= self.due_at(interval_s)
 
     def ask(self) -> None:
         """It is being asked."""
         self.open, self.asked_at = True, time.monotonic()
 
-    def answered(self, *, well: bool) -> None:
-        """The answer came, or there is none."""
+    def answered(self, *, well: bool, trouble: str = "") -> None:
+        """The answer came, or there is none; then `trouble` says why."""
         self.open, self.took_s = False, time.monotonic() - self.asked_at
+        self.trouble = trouble
         self.failures = 0 if well else self.failures + 1
 
 
@@ -122,6 +131,7 @@ class Watch:
     _gaps: tuple[Gap, ...] = ()
     _unended: set[str] = field(default_factory=set)
     _try_again_at: float = 0.0
+    _interval_s: float = 0.0
 
     def look_at_jobs(
         self, pending: Iterable[Pilot], tell: Callable[[Mapping[str, JobNews]], None]
@@ -131,17 +141,36 @@ class Watch:
         The batch system may take its time, and nobody waits for it.
         """
         waiting = list(pending)
-        now = time.monotonic()
-        usual_s = self.site.limits.status_interval_s
-        fresh = any(now - pilot.since < EARLY_S for pilot in waiting)
-        interval_s = min(usual_s, EARLY_INTERVAL_S) if fresh else usual_s
-        if waiting and self._states.due(interval_s):
+        self._interval_s = self._interval_for(waiting)
+        if waiting and self._states.due(self._interval_s):
             job_ids = [pilot.record.job_id for pilot in waiting]
 
             async def ask() -> None:
                 tell(await self.fleet.news(job_ids))
 
             self._ask(self._states, ask)
+
+    def _interval_for(self, waiting: Iterable[Pilot]) -> float:
+        now = time.monotonic()
+        usual_s = self.site.limits.status_interval_s
+        fresh = any(now - pilot.since < EARLY_S for pilot in waiting)
+        return min(usual_s, EARLY_INTERVAL_S) if fresh else usual_s
+
+    def outlook(
+        self, again_at: Mapping[Shape, float], held: Mapping[Shape, int], spent_h: float
+    ) -> Outlook:
+        """What holds around the pilots; the arguments are what others know of it."""
+        return Outlook(
+            site=self.site,
+            submit_s=probe.COMMAND_TIMEOUT_S,
+            look_at=self._states.due_at(self._interval_s),
+            trouble=self._states.trouble,
+            again_at=again_at,
+            held=held,
+            spent_h=spent_h,
+            told_at=time.time(),
+            offset_s=time.time() - time.monotonic(),
+        )
 
     def look_for_gaps(self) -> None:
         """Ask where jobs would start now, if it is time."""
@@ -196,11 +225,12 @@ class Watch:
 
     @staticmethod
     async def _hear(question: Question, ask: Callable[[], Awaitable[None]]) -> None:
-        well = False
+        well, trouble = False, ""
         try:
             await ask()
             well = True
         except SiteError as error:
             logger.warning("the batch system does not answer: %s", error)
+            trouble = str(error)
         finally:
-            question.answered(well=well)
+            question.answered(well=well, trouble=trouble)

@@ -105,13 +105,14 @@ class _Server:
         self._lock = threading.Lock()
         self._numbers = count(1)
         self._running: dict[int, _Served] = {}
+        self._is_over = False
         self._lines = ours.makefile("r", encoding="utf-8")
         self._await_ready(module)
         threading.Thread(target=self._listen, name=f"hpcburst-{module}", daemon=True).start()
 
     @property
     def alive(self) -> bool:
-        return self._process.poll() is None
+        return not self._is_over and self._process.poll() is None
 
     def run(self, command: Command) -> _Served:
         with self._lock:
@@ -157,10 +158,14 @@ class _Server:
         self._socket.settimeout(None)
 
     def _listen(self) -> None:
-        with suppress(OSError, ValueError):
+        # One that answers what is no answer has died, for us: nobody must wait for it.
+        with suppress(OSError, ValueError, TypeError, LookupError):
             for line in self._lines:
                 self._hear(json.loads(line))
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
         with self._lock:
+            self._is_over = True
             lost, self._running = list(self._running.values()), {}
         for served in lost:
             served.done.set()

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from hpcburst.results import Failure, Fault, Line, Usage
+from hpcburst.results import Failure, Fault, Line, Stored, Usage
 from hpcburst.workers.guest.usage import USAGE
 from hpcburst.workers.oom import oom_kills
 
@@ -48,12 +48,14 @@ class GuestReply:
     Attributes:
         payload: The pickled value; b"" if there is none.
         buffers: Its large buffers: writable views of memory that nobody else looks into.
+        kept: Where the value was left instead of coming home; None if it came, or there is none.
         failure: What went wrong; None if it ended well.
         usage: What it took.
     """
 
     payload: bytes = b""
     buffers: tuple[Any, ...] = ()
+    kept: Stored | None = None
     failure: Failure | None = None
     usage: Usage = field(default_factory=Usage)
 
@@ -143,6 +145,7 @@ class Talk:
             "forget": forget,
             "cwd": cwd,
             "paths": list(paths),
+            "keep": self._call.keep,
         }
         parts = [self._call.payload, *self._call.buffers]
         if key not in seen:
@@ -198,6 +201,8 @@ class Talk:
         self._guest.transcript.end()
         self._guest.spares.give(self._guest.channel.returned(free=message.get("free", False)))
         usage = Usage(*USAGE.unpack(parts.pop(0)))
+        if "kept" in message:
+            return GuestReply(kept=Stored(*message["kept"]), usage=usage)
         if message["reply"] == "ok":
             return GuestReply(bytes(parts[0]), tuple(parts[1:]), usage=usage)
         failure = Failure(
@@ -208,7 +213,8 @@ class Talk:
             bytes(parts[0]) if parts else None,
         )
         if failure.fault is Fault.RAISED and self._was_short_of_memory():
-            failure = replace(failure, traceback=f"{failure.traceback.rstrip()}\n{_CHILD_KILLED}\n")
+            told = f"{failure.traceback.rstrip()}\n{_CHILD_KILLED}\n"
+            failure = replace(failure, traceback=told, child_out_of_memory=True)
         if failure.fault is Fault.ARGUMENTS:  # a body it could not rebuild must be sent again
             self._guest.seen.discard(self._guest.key_of(self._call.body.blob))
         return GuestReply(failure=failure, usage=usage)

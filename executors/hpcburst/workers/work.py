@@ -127,5 +127,9 @@ class Workplace:
                 on_line=on_line,
             )
         return Outcome(
-            payload=reply.payload, buffers=reply.buffers, failure=reply.failure, usage=reply.usage
+            payload=reply.payload,
+            buffers=reply.buffers,
+            stored=reply.kept,
+            failure=reply.failure,
+            usage=reply.usage,
         )

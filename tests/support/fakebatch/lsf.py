@@ -18,9 +18,10 @@ def bsub(folder, args):
         script,
         "#BSUB",
         f'-J {NAME}|-q (?P<queue>{NAME})|-P "{NAME}"',
-        r'-n \d+|-M \d+|-W (?P<time>\d\d+:\d\d)|-gpu "num=\d+"|-R "span\[hosts=1\]"',
+        r'-n \d+|-M \d+|-W (?P<time>\d\d+:\d\d)|-gpu "num=\d+(:gmodel=\w+)?"|-R "span\[hosts=1\]"',
         rf"-rn|-o (?P<log>{PATH})|-wa USR1 -wt \d+",
-        r'-R "select\[[^"\]]*\]"',
+        r'-R "(select|rusage|span)\[[^"\]]*\]"',
+        rf"-sla {NAME}|-U {NAME}",
     )
     check_queue(found)
     walltime_s = seconds(found["time"]) * 60

@@ -13,12 +13,12 @@ TROUBLE = "DB connection error, exiting."
 def oarsub(folder, args):
     *options, body = args
     pairs = list(zip(options[::2], options[1::2], strict=True))
-    allowed = {"-n", "-q", "--project", "-l", "-O", "-E", "-p", "--checkpoint", "--signal"}
+    allowed = {"-n", "-q", "--project", "-l", "-O", "-E", "-p", "--checkpoint", "--signal", "-t"}
     found = dict(pairs)
     if set(found) - allowed:
         raise Refused(f"unknown options: {options}")
     check_queue({"queue": found.get("-q", QUEUES[0])})
-    asked = re.fullmatch(r"/nodes=1/(?:core|gpu)=\d+,walltime=([\d:]+)", found["-l"])
+    asked = re.fullmatch(r"/nodes=\d+/(?:core|gpu)=\d+,walltime=([\d:]+)", found["-l"])
     if asked is None:
         raise Refused(f"-l {found['-l']}")
     log = found["-O"].replace("%jobid%", "%j")

@@ -20,8 +20,9 @@ def qsub(folder, args):
         f"-N {NAME}|-q (?P<queue>{NAME})|-A {NAME}",
         r"-l walltime=(?P<time>[\d:]+)|-r n|-j oe|-S /bin/bash",
         f"-o (?P<log>{PATH})/",
-        r"-l select=1:ncpus=\d+:mem=\d+mb(:ngpus=\d+)?",
-        r"-l nodes=1:ppn=\d+(:gpus=\d+)?,mem=\d+mb",
+        r"-l select=\d+:ncpus=\d+:mem=\d+mb(:ngpus=\d+)?(:mpiprocs=\d+)?(:\w+=\w+)*",
+        r"-l nodes=\d+:ppn=\d+(:gpus=\d+)?(:\w+)*,mem=\d+mb(,\w+=\d+mb)?",
+        rf"-l (?:qos|advres)={NAME}",
     )
     check_queue(found)
     log = f"{found['log']}/%j.OU"

@@ -17,7 +17,8 @@ def qsub(folder, args):
         script,
         "#$",
         f"-N {NAME}|-q (?P<queue>{NAME})|-P {NAME}",
-        r"-l h_rt=(?P<time>\d+)|-l h_vmem=\d+M|-l gpu=\d+|-pe smp \d+|-l h=!\([\w.|-]+\)",
+        r"-l h_rt=(?P<time>\d+)|-l h_vmem=\d+M|-l gpu=\d+|-pe (smp|mpi) \d+|-l h=!\([\w.|-]+\)",
+        rf"-ar {NAME}|-l (?!h_|gpu)\w+(=\w+)?",
         f"-cwd|-j y|-S /bin/bash|-r n|-w e|-o (?P<log>{PATH})",
     )
     check_queue(found)

@@ -20,6 +20,8 @@ def sbatch(folder, args):
         f"-J {NAME}|-p (?P<queue>{NAME})|-A {NAME}",
         r"-n 1|--cpus-per-task=\d+|--mem=\d+M|-t (?P<time>\d+:\d\d:00)|--gres=gpu:\d+",
         rf"--no-requeue|-o (?P<log>{PATH})|--signal=B:USR1@\d+|--exclude=[\w.,-]+",
+        rf"--nodes=\d+|--ntasks=\d+|--ntasks-per-node=\d+|--gres=gpu:{NAME}:\d+|--tmp=\d+M",
+        rf"--(?:qos|reservation)={NAME}|--constraint=[\w&|]+",
     )
     check_queue(found)
     log = found["log"].replace("%J", "%j")

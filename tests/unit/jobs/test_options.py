@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hpcburst.pools.fleet  # noqa: F401 - imports dask_jobqueue without giving it our signals
+from hpcburst.errors import RequestError
 from hpcburst.jobs.directives import clock, mebibytes, with_section
 from hpcburst.jobs.htcondor import HtcondorDialect
 from hpcburst.jobs.lsf import LsfDialect
@@ -15,6 +16,7 @@ from hpcburst.jobs.oar import OarDialect
 from hpcburst.jobs.pbs import PbsDialect
 from hpcburst.jobs.sge import SgeDialect
 from hpcburst.jobs.slurm import SlurmDialect
+from hpcburst.placement import Placement, Spread
 from hpcburst.tasks import Shape
 
 LOGS = "/home/ana/runs/logs"
@@ -211,6 +213,96 @@ def test_a_users_memory_property_counts():
     """OAR's memory is asked for by the property the user's section names."""
     text = script(OarDialect(), SMALL, (), **{"memory-per-core-property-name": "mem_core"})
     assert "#OAR -p mem_core>=1908" in text
+
+
+PLACED = Placement("physics", "urgent", "avx512&ib", "friday", "a100", 4000)
+WIDE = Shape(cores=8, memory_mb=1000, gpus=1, walltime_s=60, spread=Spread(nodes=3, tasks=12))
+
+
+def placed(*left_out, **fields):
+    """A shape with that placement, without some of its fields."""
+    kept = {name: getattr(PLACED, name) for name in Placement.__dataclass_fields__}
+    kept |= dict.fromkeys(left_out) | fields
+    kept["disk_core_mb"] = kept["disk_core_mb"] or 0
+    return Shape(cores=2, memory_mb=1000, gpus=1, walltime_s=60, placement=Placement(**kept))
+
+
+def test_slurm_is_told_of_the_whole_placement():
+    """Account, qos, constraint, reservation, model and (where nodes state it) disk."""
+    told = lines(SlurmDialect(disk_resource="tmp"), "#SBATCH ", placed(), ())
+    expected = ["-A physics", "--qos=urgent", "--constraint=avx512&ib", "--reservation=friday"]
+    assert {*expected, "--gres=gpu:a100:1", "--tmp=7630M"} <= set(told)
+    assert not [line for line in lines(SlurmDialect(), "#SBATCH ", placed(), ()) if "tmp" in line]
+    (odd,) = [
+        line
+        for line in lines(SlurmDialect(), "#SBATCH ", placed(constraint="[rack1*2|rack2]"), ())
+        if "constraint" in line
+    ]
+    assert odd == "--constraint=[rack1*2|rack2]"
+
+
+def test_pbs_and_torque_are_told_of_the_placement():
+    """Features are parts of the node's specification."""
+    shape = placed("gpu_model", "qos", "reservation")
+    told = lines(PbsDialect(disk_resource="scratch"), "#PBS ", shape, ())
+    size = "select=1:ncpus=2:mem=954mb:ngpus=1:scratch=7630mb:avx512=True:ib=True"
+    assert {"-A physics", f"-l {size}"} <= set(told)
+    told = lines(PbsDialect(torque=True), "#PBS ", placed("gpu_model"), ())
+    assert "-l nodes=1:ppn=2:gpus=1:avx512:ib,mem=954mb" in told
+    assert {"-l qos=urgent", "-l advres=friday"} <= set(told)
+
+
+def test_the_others_are_told_of_the_placement():
+    """Each in its own words."""
+    told = lines(SgeDialect(disk_resource="tmp"), "#$ ", placed("gpu_model", "qos"), ())
+    assert {"-P physics", "-l avx512", "-l ib", "-ar friday", "-l tmp=3815M"} <= set(told)
+    with dask.config.set({"jobqueue.lsf.lsf-units": "mb"}):
+        told = lines(LsfDialect(disk_resource="tmp"), "#BSUB ", placed(constraint="a&m=b"), ())
+    assert {'-P "physics"', "-sla urgent", "-U friday", '-gpu "num=1:gmodel=a100"'} <= set(told)
+    assert {'-R "select[a && m==b]"', '-R "rusage[tmp=7630]"'} <= set(told)
+    shape = placed("qos", "reservation", "gpu_model", constraint="avx512&rack=r1")
+    text = script(HtcondorDialect(), shape, ()).splitlines()
+    assert 'requirements = TARGET.avx512 =?= True && TARGET.rack =?= "r1"' in text
+    assert {"accounting_group = physics", "RequestDisk = 7812500"} <= set(text)
+    told = lines(OarDialect(), "#OAR ", placed("qos", "constraint", "gpu_model"), ())
+    assert {"--project physics", "-t inner=friday"} <= set(told)
+
+
+@pytest.mark.parametrize("value", ["a b", "a\nb", "$(id)", 'a"b', "a;b", "-x", "`id`", ""])
+@pytest.mark.parametrize("name", ["account", "qos", "constraint", "reservation", "gpu_model"])
+@pytest.mark.parametrize("dialect", ALL, ids=lambda dialect: dialect.name)
+def test_what_is_no_name_never_reaches_a_job_script(dialect, name, value):
+    """Text that a shell or a batch system would read as more than a name is refused."""
+    shape = Shape(gpus=1, placement=Placement(**{name: value}))
+    if value:
+        with pytest.raises(RequestError):
+            dialect.job_options(shape, LOGS)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "mark", "expected"),
+    [
+        (SlurmDialect(), "#SBATCH ", {"--nodes=3", "--ntasks=12", "--cpus-per-task=2"}),
+        (PbsDialect(), "#PBS ", {"-l select=3:ncpus=8:mem=954mb:ngpus=1:mpiprocs=4"}),
+        (PbsDialect(torque=True), "#PBS ", {"-l nodes=3:ppn=8:gpus=1,mem=2862mb"}),
+        (SgeDialect(), "#$ ", {"-pe mpi 24"}),
+        (LsfDialect(), "#BSUB ", {"-n 24", '-R "span[ptile=8]"'}),
+        (OarDialect(), "#OAR ", {"-l /nodes=3/gpu=1,walltime=0:01:00"}),
+    ],
+    ids=["slurm", "pbs", "torque", "sge", "lsf", "oar"],
+)
+def test_a_job_on_several_nodes_is_asked_for_node_by_node(dialect, mark, expected):
+    """Nodes, processes and what each node has; nothing that says one process or one host."""
+    with dask.config.set({"jobqueue.lsf.lsf-units": "mb"}):
+        told = set(lines(dialect, mark, WIDE, ()))
+    assert expected <= told
+    assert not told & {"-n 1", '-R "span[hosts=1]"'}
+
+
+def test_htcondor_refuses_several_nodes():
+    """It would need another universe."""
+    with pytest.raises(RequestError, match="3 nodes"):
+        HtcondorDialect().job_options(WIDE, LOGS)
 
 
 @given(seconds=st.floats(0, 10**7), step_s=st.sampled_from([1, 60]))

@@ -7,6 +7,7 @@ import functools
 import time
 from collections.abc import Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 
 from hpcburst.errors import BurstError, Cancelled, PilotLost, SiteError, SubmitError
 from hpcburst.jobs.dialect import JobNews, JobState
+from hpcburst.placement import Placement
 from hpcburst.policy.model import Limits, Paths, Queue, Site
 from hpcburst.pools import keeper as keeper_module
 from hpcburst.pools import starts, watch
@@ -114,6 +116,9 @@ class Fleet:
 
     async def drain(self, _address):
         pass
+
+    def holds_alone(self, _address):
+        return False
 
     async def release(self, pilots):
         await self.release_gate.wait()
@@ -266,6 +271,24 @@ async def test_two_shapes_serve_their_own_tasks(tmp_path):
         assert shapes == {SHAPE, LARGE}
         await _end(fleet, [small, large])
         assert small.future.result().where.pilot != large.future.result().where.pilot
+
+
+@eventually
+@pytest.mark.parametrize("shapes", [(), (SHAPE,)])
+async def test_tasks_of_two_accounts_share_no_pilot(tmp_path, shapes):
+    """What one project pays for does the work of that project only."""
+    async with _keeping(tmp_path, shapes) as (keeper, fleet):
+        places = [Placement(account=account) for account in ("genes", "stars")]
+        tickets = [
+            _ticket(replace(SHAPE, placement=place), cores=1, placement=place)
+            for place in places * 4
+        ]
+        for ticket in tickets:
+            keeper.enqueue(ticket)
+        await _end(fleet, tickets)
+        for ticket in tickets:
+            pilot = keeper.record.pilots[ticket.future.result().where.pilot]
+            assert pilot.shape.placement == ticket.burst.needs.placement
 
 
 @eventually

@@ -319,9 +319,9 @@ def test_idle_pilots_give_way_to_tasks_that_cannot_start():
     assert list(decided.retire) == ["p"]
 
 
-def test_an_idle_pilot_is_kept_as_long_as_a_new_one_takes():
-    """Where pilots start in 2 s, an idle one is let go after 2; at most after the site's limit."""
-    learned = Learned(start_delay_s={SMALL: 2.0})
+def test_an_idle_pilot_is_kept_half_as_long_as_a_new_one_takes():
+    """Where pilots start in 4 s, an idle one is let go after 2; after 10 where they never do."""
+    learned = Learned(start_delay_s={SMALL: 4.0})
     assert plan([], [_up("p", since_s=2.5)], _site(), learned=learned).retire
     assert not plan([], [_up("p", since_s=2.5)], _site()).retire
     slow = Learned(start_delay_s={SMALL: 500.0})

@@ -131,3 +131,37 @@ def test_only_its_own_cluster_is_closed(owned, times):
     cluster = Recorded()
     Flight(cluster, owned=owned, logger=LOGGER).close()
     assert cluster.closed == times
+
+
+def test_large_arguments_wait_for_room(flight, monkeypatch):
+    """Bodies with large arguments wait until others have ended; one alone never waits."""
+    monkeypatch.setattr("prefect_hpcburst.flight.FREIGHT_BYTES", 100)
+    assert flight.has_room(1000)
+    with flight.room_for(1000):
+        assert not flight.has_room(1)
+        entered = threading.Event()
+
+        def second():
+            with flight.room_for(60):
+                entered.set()
+
+        waiting = in_thread(second)
+        assert not entered.wait(0.1)
+    waiting.result(10)
+    assert entered.is_set()
+    assert flight.has_room(100)
+
+
+def test_a_stop_wakes_who_waits_for_room(flight, monkeypatch):
+    """A flow that is stopped does not wait for room."""
+    monkeypatch.setattr("prefect_hpcburst.flight.FREIGHT_BYTES", 100)
+
+    def second():
+        with flight.room_for(60):
+            raise AssertionError("there was no room")
+
+    with flight.room_for(90):
+        waiting = in_thread(second)
+        flight.stop()
+        with pytest.raises(asyncio.CancelledError):
+            waiting.result(10)

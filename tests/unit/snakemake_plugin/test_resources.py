@@ -10,12 +10,35 @@ from hypothesis import strategies as st
 from snakemake.common.tbdstring import TBDString
 
 from hpcburst.errors import RequestError
+from hpcburst.placement import Placement, Spread
 from hpcburst.tasks import Needs
-from snakemake_executor_plugin_hpcburst.resources import QUEUES, Defaults, needs_of_job
+from snakemake_executor_plugin_hpcburst.resources import (
+    ACCOUNTS,
+    CONSTRAINTS,
+    OWN_JOB,
+    QOS,
+    QUEUES,
+    RESERVATIONS,
+    Defaults,
+    needs_of_job,
+    spread_of_job,
+    whole_needs,
+)
 
 AMOUNTS = st.one_of(st.integers(1, 10**9), st.floats(0.01, 1e9))
 UNSTATED = st.sampled_from([None, 0, "", TBDString()])
-NAMES = ["mem_mb", "mem_mb_per_cpu", "runtime", "gpu", "gpus", "gres", *QUEUES]
+NAMES = ["mem_mb", "mem_mb_per_cpu", "runtime", "gpu", "gpus", "gres", "disk_mb", *QUEUES]
+NAMES += [
+    *ACCOUNTS,
+    *QOS,
+    *CONSTRAINTS,
+    *RESERVATIONS,
+    "gpu_model",
+    "nodes",
+    "tasks",
+    "mpi",
+    OWN_JOB,
+]
 
 
 @given(st.integers(1, 512), AMOUNTS, AMOUNTS)
@@ -39,9 +62,11 @@ def test_what_is_unknown_takes_the_default(resources):
 def test_any_resources_give_needs_or_a_clear_refusal(resources):
     """Whatever a rule states, the answer is needs or a request error, never another exception."""
     try:
-        needs = needs_of_job(1, resources, Defaults())
+        needs = needs_of_job(1, resources, Defaults(counts_disk=True))
+        spread = spread_of_job(resources)
     except RequestError:
         return
+    assert spread is None or 1 <= spread.nodes <= spread.tasks
     assert needs.memory_mb is None or needs.memory_mb >= 1
     assert needs.walltime_s is None or 0 < needs.walltime_s < math.inf
 
@@ -92,3 +117,67 @@ def test_nonsense_is_refused_by_name(resources):
     ((name, value),) = resources.items()
     with pytest.raises(RequestError, match=f"{name}='{value}'"):
         needs_of_job(1, resources, Defaults())
+
+
+USUAL = Placement(account="a", qos="q", constraint="c", reservation="r")
+
+
+@pytest.mark.parametrize(
+    ("names", "field"),
+    [
+        (ACCOUNTS, "account"),
+        (QOS, "qos"),
+        (CONSTRAINTS, "constraint"),
+        (RESERVATIONS, "reservation"),
+    ],
+)
+def test_a_rules_placement_wins_over_the_settings(names, field):
+    """Account, qos, constraint and reservation: the rule's, in every spelling, or the user's."""
+    defaults = Defaults(placement=USUAL)
+    assert needs_of_job(1, {}, defaults).placement == USUAL
+    for name in names:
+        placement = needs_of_job(1, {name: "mine"}, defaults).placement
+        assert getattr(placement, field) == "mine"
+        assert sum(getattr(placement, other) != getattr(USUAL, other) for other in FIELDS) == 1
+
+
+FIELDS = Placement.__dataclass_fields__
+
+
+@pytest.mark.parametrize("resources", [{"gres": "gpu:a100:2"}, {"gpu": 2, "gpu_model": "a100"}])
+def test_a_model_of_gpu_is_asked_for(resources):
+    """gpu_model, and the model in a gres, are not lost."""
+    needs = needs_of_job(1, resources, Defaults())
+    assert (needs.gpus, needs.placement.gpu_model) == (2, "a100")
+
+
+@given(st.floats(0.1, 1e6), st.integers(1, 64))
+def test_disk_is_never_rounded_down_and_only_asked_for_where_it_counts(disk_mb, threads):
+    """A site that counts disk gives at least what a rule states; others are not asked for any."""
+    stated = {"disk_mb": disk_mb}
+    asked = needs_of_job(threads, stated, Defaults(counts_disk=True)).placement.disk_core_mb
+    assert asked * threads >= disk_mb
+    assert asked * threads < 2 * max(disk_mb, 1000 * threads)
+    assert not needs_of_job(threads, stated, Defaults()).placement.disk_core_mb
+
+
+@pytest.mark.parametrize(
+    ("resources", "spread"),
+    [
+        ({}, None),
+        ({"nodes": 1, "tasks": 1}, None),
+        ({OWN_JOB: False}, None),
+        ({OWN_JOB: "no"}, None),
+        ({OWN_JOB: True}, Spread(1, 1)),
+        ({OWN_JOB: 1}, Spread(1, 1)),
+        ({"mpi": "mpiexec"}, Spread(1, 1)),
+        ({"mpi": "mpiexec", "tasks": 8}, Spread(1, 8)),
+        ({"nodes": 2}, Spread(2, 2)),
+        ({"nodes": "2", "tasks": 6}, Spread(2, 6)),
+    ],
+)
+def test_parallel_programs_and_marked_rules_get_jobs_of_their_own(resources, spread):
+    """mpi, nodes, tasks and the mark are what decides; the needs are those of all processes."""
+    assert spread_of_job(resources) == spread
+    cores = 3 * spread.tasks if spread else 3
+    assert whole_needs(Needs(cores=3), spread).cores == cores

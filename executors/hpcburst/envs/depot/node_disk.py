@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from hpcburst.comms.staging import check_private, private_folder
+from hpcburst.comms.staging import check_place, check_private, private_folder
 from hpcburst.envs.building.build import RECORD, read_record
 from hpcburst.envs.building.publish import discard, sweep
 from hpcburst.envs.building.room import Room, free_room
@@ -105,9 +105,12 @@ class NodeFolder:
         """Make the folder and what is in it.
 
         Raises:
-            SiteError: Its name is taken by something that is not ours alone.
+            SiteError: Its name is taken by something that is not ours alone, or others could put
+                something of theirs in its place.
             OSError: It cannot be made.
         """
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        check_place(self.path.parent)
         private_folder(self.path)
         for folder in (self.envs, self.claims, self.path / "pkgs"):
             folder.mkdir(mode=0o700, exist_ok=True)
@@ -137,7 +140,8 @@ def find(name: str, node_root: Path) -> InUse | None:
     """The env that was linked from the pack with this name; None when it is not on this node."""
     for folder in folders(node_root):
         try:
-            check_private(folder.path)  # or others could have put an env of theirs there
+            check_place(folder.path.parent)  # or others could have put an env of theirs there
+            check_private(folder.path)
             found = _hold(folder.envs / name)
         except (OSError, SiteError):
             continue

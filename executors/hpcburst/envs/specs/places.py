@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 MANIFEST, PYPROJECT = "pixi.toml", "pyproject.toml"
 
+LONGEST_NAME_BYTES = 255
+
 _TODO = "check the path, or create the file (an environment.yml)"
 
 
@@ -69,7 +71,7 @@ def resolve_env(text: str | Path, folders: Sequence[Path | str] = ()) -> Place:
         EnvError: There is nothing of that name, or there are two; what was tried is listed.
     """
     asked = str(text)
-    if not asked.strip() or not asked.isprintable():
+    if not asked.strip() or not asked.isprintable() or _is_too_long(asked):
         raise EnvError(f"The env {asked[:80]!r} was asked for", "that is no path or name", _TODO)
     place = _literal(asked, folders) or _one_of_many(asked, folders)
     if place is not None:
@@ -84,6 +86,11 @@ def resolve_env(text: str | Path, folders: Sequence[Path | str] = ()) -> Place:
             "give the path of the one that is meant",
         )
     return Place(found[0])
+
+
+def _is_too_long(text: str) -> bool:
+    """Whether no file system has room for such a name: even asking for it is an error."""
+    return max(len(os.fsencode(part)) for part in text.split("/")) > LONGEST_NAME_BYTES
 
 
 def env_path(text: str | Path, folders: Sequence[Path | str] = ()) -> Path:

@@ -8,10 +8,10 @@ import sys
 import threading
 import traceback
 import types
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Iterator, Sequence
 
-from . import streams, values
+from . import stored, streams, values
 from .logs import STAND_INS
 from .rebuild import Rebuilt
 from .usage import Meter
@@ -120,7 +120,7 @@ class Caller:
             raise RefusedError(
                 "result", _unpicklable(message["name"], value, error), error
             ) from error
-        return {"reply": "ok"}, [payload, *buffers]
+        return _home_or_kept(message.get("keep"), payload, buffers)
 
     def _ready(self, message: dict[str, Any], parts: Sequence[Any]) -> Any:
         name, parts = message["name"], list(parts)
@@ -168,6 +168,15 @@ class Caller:
             self._running = False
             if os.getpid() != pid:  # the body forked, and its child came back here
                 os._exit(0 if sys.exc_info()[0] is None else 1)
+
+
+def _home_or_kept(folder: str | None, payload: bytes, buffers: Sequence[memoryview]) -> Any:
+    """The reply with a value: a large one is left in a file, if there is a folder for it."""
+    size = len(payload) + sum(buffer.nbytes for buffer in buffers)
+    if folder and size >= stored.LARGE_BYTES:
+        with suppress(OSError):  # no room there: it goes home
+            return {"reply": "ok", "kept": list(stored.write(folder, payload, buffers))}, []
+    return {"reply": "ok"}, [payload, *buffers]
 
 
 def _here() -> str:

@@ -145,6 +145,7 @@ class Channel:
         Raises:
             EOFError: The other end has gone.
             OSError: It has gone in the middle of a message.
+            ValueError: What it sends is no message.
         """
         heard = self._heard or self._hear(_READ_BYTES)
         while len(heard) < _HEAD.size:
@@ -154,11 +155,13 @@ class Channel:
         if len(heard) < end:
             heard = self._hear_until(heard, end)
         self._heard = heard[end:]
-        self.held = self._segment(whose, total) if whose else None
         at = _HEAD.size + count * _ROW.size
+        if at + size > end:
+            raise ValueError("that is no message")
+        self.held = self._segment(whose, total) if whose else None
         message = self._decoded(heard[at : at + size])
         rows = list(_ROW.iter_unpack(heard[_HEAD.size : at]))
-        return message, _in_order(rows, heard, at + size, self.held)
+        return message, _in_order(rows, heard[:end], at + size, self.held)
 
     # --- sending ---------------------------------------------------------------------------------
 
@@ -210,7 +213,10 @@ class Channel:
 
     def _decoded(self, text: bytes) -> dict[str, Any]:
         if text != self._last_heard[1]:
-            self._last_heard = (json.loads(text.decode()), text)
+            said = json.loads(text.decode())
+            if not isinstance(said, dict):
+                raise ValueError("that is no message")
+            self._last_heard = (said, text)
         return dict(self._last_heard[0])
 
     # --- receiving -------------------------------------------------------------------------------
@@ -265,12 +271,17 @@ def _large(views: Sequence[Any]) -> list[int]:
 
 def _in_order(rows: list[Any], stream: bytes, at: int, segment: Segment | None) -> list[Any]:
     """All parts as they were given: some came in the stream, some in the segment."""
-    shared = iter(segment.parts([row for row in rows if row[1] != _INLINE]) if segment else ())
+    lying = [row for row in rows if row[1] != _INLINE]
+    if lying and segment is None:
+        raise ValueError("a message came without its memory")
+    shared = iter(segment.parts(lying) if segment else ())
     parts: list[Any] = []
     for length, offset in rows:
         if offset == _INLINE:
             parts.append(stream[at : at + length])
             at += length
+            if at > len(stream):
+                raise ValueError("a part is longer than its message")
         else:
             parts.append(next(shared))
     return parts

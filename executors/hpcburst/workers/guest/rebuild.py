@@ -23,6 +23,10 @@ Spec = Any  # a tuple: how a value is had, see `Rebuilt._value`
 Put = Callable[[Any], None]
 
 
+QUEUEING = ("submit", "map", "delay", "apply_async", "serve", "with_options", "with_needs")
+"""What an engine's task can do beside being called, and its function in a body cannot."""
+
+
 class UnknownError(Exception):
     """A value needs a definition that is still being made; it is set when that is done."""
 
@@ -90,6 +94,8 @@ class Rebuilt:
             "module": self._import,
             "stand-in": self._stand_ins.__getitem__,
             "named": values.find,
+            "inner": _inside,
+            "task": self._task,
             "tuple": self._tuple,
             "dict": self._dict,
         }
@@ -100,6 +106,14 @@ class Rebuilt:
 
     def _dict(self, specs: Any) -> Any:
         return {name: self._value(spec) for name, spec in specs.items()} or None
+
+    def _task(self, spec: Spec, name: str) -> Any:
+        """The function of an engine's task, which says why it cannot be queued from here."""
+        function = self._value(spec)
+        for verb in QUEUEING:
+            setattr(function, verb, _Refusal(name, verb))
+        function.fn = function
+        return function
 
     def _unpickled(self, payload: bytes, what: str) -> Any:
         try:
@@ -225,6 +239,20 @@ class _Absent:
     __add__ = __radd__ = __mul__ = __rmul__ = __sub__ = __rsub__ = __mro_entries__ = _complain
 
 
+class _Refusal:
+    """Stands for what only the engine can do."""
+
+    def __init__(self, name: str, verb: str) -> None:
+        self._name, self._verb = name, verb
+
+    def __call__(self, *_: Any, **__: Any) -> Any:
+        raise RuntimeError(
+            "{0}.{1}(...) was called inside the body of a task. A body runs on a node, without the "
+            "engine, and cannot queue tasks: call {0}(...) to run it right here, or submit it from "
+            "the flow".format(self._name, self._verb)
+        )
+
+
 class _Space(types.ModuleType):
     """A namespace for definitions that came from a module of this name."""
 
@@ -239,6 +267,11 @@ class _Overlaid(types.ModuleType):
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["_module"], name)
+
+
+def _inside(module: str, qualname: str) -> Any:
+    """The function inside a task that a library of the env defines."""
+    return values.find(module, qualname).fn
 
 
 def _module(name: str) -> types.ModuleType:

@@ -14,6 +14,8 @@ import struct
 import sys
 from typing import Any, Callable, Iterable
 
+from . import stored
+
 LARGE_BYTES = 32 * 1024
 """Buffers of this size and more travel out of band; below, a copy costs less than a frame."""
 
@@ -134,7 +136,8 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         """Our own functions under any of our names, then what `resolve` knows, then imports."""
         if module in MODULE_NAMES:
-            return self._known if name == "resolved" else globals()[name]
+            own = {"resolved": self._known, "load_kept": self._kept}
+            return own[name] if name in own else globals()[name]
         if self._resolve is not None:
             try:
                 return self._resolve(module, name)
@@ -148,6 +151,9 @@ class _Unpickler(pickle.Unpickler):
                 raise
             return super().find_class(older, name)
 
+    def _kept(self, path: str) -> Any:
+        return load_kept(path, resolve=self._resolve)
+
     def _known(self, *key: Any) -> Any:
         if self._resolve is None:
             return find(*key)
@@ -160,6 +166,35 @@ class _Unpickler(pickle.Unpickler):
 def resolved(*key: Any) -> Any:
     """Stands in pickles for what a key means; `loads` puts its own `resolve` in its place."""
     return find(*key)
+
+
+class Kept:
+    """Stands in pickles for a value kept in a file; who loads them gets the value.
+
+    Args:
+        path: The file, which `stored.write` made.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __reduce__(self) -> Any:
+        return load_kept, (self._path,)
+
+
+def load_kept(path: str, *, resolve: Resolve | None = None) -> Any:
+    """The value that is kept in a file.
+
+    Args:
+        path: The file.
+        resolve: As for `loads`.
+
+    Raises:
+        OSError: There is no such file.
+        Exception: Whatever unpickling raises.
+    """
+    payload, buffers = stored.read(path)
+    return loads(payload, buffers, resolve=resolve)
 
 
 def _older_name(module: str) -> str | None:

@@ -1,0 +1,1 @@
+"""A notebook on a compute node, for as long as somebody looks at a checkpoint."""

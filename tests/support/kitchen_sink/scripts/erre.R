@@ -1,0 +1,1 @@
+writeLines(paste(snakemake@rule, snakemake@threads), snakemake@output[[1]])
