@@ -107,6 +107,11 @@ class BurstTaskRunner(ThreadPoolTaskRunner[Any]):
         """
         return self._running_flight().cluster
 
+    def scale_to_zero(self) -> None:
+        """Have pilots leave while the flow waits for something else; tasks call them back."""
+        if self._flight is not None:
+            self._flight.cluster.scale_to_zero()
+
     def submit(
         self,
         task: Task[..., Any],

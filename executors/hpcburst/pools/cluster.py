@@ -191,8 +191,9 @@ class BurstCluster(Face, Cluster):  # type: ignore[misc]  # distributed is untyp
         self.loop.add_callback(self._hold, jobs if jobs is not None else n)
 
     def scale_to_zero(self) -> None:
-        """Hold none: pilots leave as soon as they idle."""
+        """Hold none: pilots that idle leave at once, the others when they do."""
         self.scale(0)
+        self.loop.add_callback(self._keeper.let_idle_go)
 
     def adapt(self, minimum: int = 0, maximum: int | None = None, **_: Any) -> BurstCluster:
         """Follow demand between two bounds; a BurstCluster always follows demand."""

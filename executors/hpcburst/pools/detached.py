@@ -19,8 +19,7 @@ from hpcburst.comms.staging import private_folder, write_private
 from hpcburst.errors import RequestError
 from hpcburst.jobs import probe
 from hpcburst.jobs.dialect import NO_NEWS, Dialect, JobNews
-from hpcburst.jobs.known import DIALECTS
-from hpcburst.jobs.local import LocalDialect
+from hpcburst.jobs.known import dialect_for
 from hpcburst.policy.decide import grant
 from hpcburst.policy.model import Site
 from hpcburst.policy.present import LOCAL
@@ -218,9 +217,7 @@ def _shape(needs: Needs, site: Site) -> Shape:
 
 
 def _dialect(site: Site, folder: Path) -> Dialect:
-    if site.scheduler == LOCAL:
-        return LocalDialect(folder / "spool")
-    return DIALECTS[site.scheduler](**site.dialect)
+    return dialect_for(site.scheduler, site.dialect, folder / "spool")
 
 
 def _last_word(folder: Path) -> float:

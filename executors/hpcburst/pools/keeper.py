@@ -238,7 +238,8 @@ class Keeper:
     def _send_again(self, ticket: Ticket, pilot: Pilot) -> None:
         """The pilot went away with the task: queue it first, or give up on it."""
         ticket.cut_off_s = max(ticket.cut_off_s, time.monotonic() - ticket.sent_at)
-        self._lose_if_known(pilot)
+        if pilot.name in self._pilots and pilot.phase is not Phase.DRAINING:
+            self._lose(pilot)
         if self._closed or ticket.future.done():
             return
         limit = self.site.limits.max_sends
@@ -250,10 +251,6 @@ class Keeper:
             return
         log = self.fleet.log_of(pilot.record.job_id)
         ticket.refuse(refusals.lost_too_often(ticket, limit, pilot.record, log))
-
-    def _lose_if_known(self, pilot: Pilot) -> None:
-        if pilot.name in self._pilots and pilot.phase is not Phase.DRAINING:
-            self._lose(pilot)
 
     # -- looking after pilots ---------------------------------------------------------------
 
@@ -382,6 +379,11 @@ class Keeper:
                 ticket.refuse(error)
 
     # -- ends -------------------------------------------------------------------------------
+
+    def let_idle_go(self) -> None:
+        """End the pilots that have nothing to do, without patience."""
+        idle = [p for p in self.pilots if p.phase is Phase.UP and not p.busy]
+        self._chores.see_through(self._let_go(idle, "idle, and asked to leave"))
 
     async def _let_go(self, pilots: Sequence[Pilot], reason: str) -> None:
         for pilot in pilots:

@@ -19,8 +19,7 @@ from hpcburst.comms.staging import RunFolder, private_folder, write_private
 from hpcburst.errors import BurstError, Cancelled, PilotLost, SiteError, SubmitError
 from hpcburst.jobs import probe
 from hpcburst.jobs.dialect import Dialect, JobState
-from hpcburst.jobs.known import DIALECTS
-from hpcburst.jobs.local import LocalDialect
+from hpcburst.jobs.known import dialect_for
 from hpcburst.placement import Spread
 from hpcburst.policy.model import Site
 from hpcburst.policy.present import LOCAL
@@ -283,6 +282,4 @@ class OwnJobs:
 
 
 def _dialect(site: Site, run: RunFolder) -> Dialect:
-    if site.scheduler == LOCAL:
-        return LocalDialect(private_folder(run.secret / "spool"))
-    return DIALECTS[site.scheduler](**site.dialect)
+    return dialect_for(site.scheduler, site.dialect, private_folder(run.secret / "spool"))

@@ -116,6 +116,8 @@ class _Server:
 
     def run(self, command: Command) -> _Served:
         with self._lock:
+            if self._is_over:  # it died between our look and now
+                raise OSError("the warm server has ended; see the pilot's log")
             served = _Served(self, next(self._numbers))
             self._running[served.number] = served
         self.send(

@@ -161,9 +161,7 @@ class _Here:
     def let_pilots_go(self) -> None:
         """Have the pilots of the flow leave: nothing runs while a person looks."""
         if isinstance(self.runner, BurstTaskRunner):
-            flight = self.runner._flight  # noqa: SLF001 - its `cluster` would be made by asking
-            if flight is not None:
-                flight.cluster.scale_to_zero()
+            self.runner.scale_to_zero()
 
     def call_of(self, name: str) -> int:
         """Which call by this name this is, in this run of the flow."""

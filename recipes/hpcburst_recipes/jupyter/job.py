@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
+import re
 import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
 
 from hpcburst.comms.staging import private_folder, write_private
 from hpcburst.errors import RequestError, SubmitError
 from hpcburst.jobs import probe
 from hpcburst.jobs.dialect import Dialect, JobNews, JobState
-from hpcburst.jobs.known import DIALECTS
-from hpcburst.jobs.local import LocalDialect
+from hpcburst.jobs.known import dialect_for
 from hpcburst.policy.decide import fits
 from hpcburst.policy.model import Site
 from hpcburst.policy.present import LOCAL
@@ -30,6 +28,9 @@ JOB_FILE = "job.json"
 FOLDER = "session"
 
 PROGRAM = "hpcburst_recipes.jupyter.session"
+
+_NOT_HANDED_ON = re.compile(r"PREFECT_\w+")
+"""Batch systems keep the environment of a submission, and these may hold the user's API key."""
 
 LOOK_EVERY_S = 0.2
 ASK_EVERY_S = 10.0
@@ -58,9 +59,8 @@ class Desk:
     @property
     def dialect(self) -> Dialect:
         """How the batch system is spoken to."""
-        if self.site.scheduler == LOCAL:
-            return LocalDialect(private_folder(private_folder(self.folder / FOLDER) / "spool"))
-        return DIALECTS[self.site.scheduler](**self.site.dialect)
+        spool = private_folder(private_folder(self.folder / FOLDER) / "spool")
+        return dialect_for(self.site.scheduler, self.site.dialect, spool)
 
     def job_id(self) -> str:
         """Id of the job that was submitted last; "" if there is none."""
@@ -97,7 +97,7 @@ class Desk:
         script = plan.with_suffix(".sh")
         write_private(script, text.encode())
         try:
-            job_id = asyncio.run(probe.submit(_discreet(self.dialect), str(script), text))
+            job_id = asyncio.run(probe.submit(self.dialect, str(script), text, _NOT_HANDED_ON))
         finally:
             script.unlink(missing_ok=True)
         log = self.dialect.log_of(str(logs), job_id)
@@ -177,18 +177,3 @@ class Desk:
             return dict(json.loads((self.folder / JOB_FILE).read_text(encoding="utf-8")))
         except (OSError, ValueError):
             return {}
-
-
-def _discreet(dialect: Dialect) -> Dialect:
-    """The dialect with a submit command that does not hand on the user's Prefect variables."""
-    return cast("Dialect", _Discreet(dialect))
-
-
-class _Discreet:
-    def __init__(self, dialect: Dialect) -> None:
-        self._dialect = dialect
-        secret = dict.fromkeys(name for name in os.environ if name.startswith("PREFECT_"))
-        self.variables = {**dialect.variables, **secret}
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._dialect, name)
