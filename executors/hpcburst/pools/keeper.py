@@ -306,10 +306,10 @@ class Keeper:
 
     def _act(self, decided: Plan) -> None:
         self._decided = decided
-        leaving = [self._pilots[name] for name in decided.retire]
-        for pilot in leaving:
-            logger.info("pilot %s leaves: %s", pilot.name, decided.retire[pilot.name])
-            self._chores.see_through(self._let_go([pilot], decided.retire[pilot.name]))
+        for reason in set(decided.retire.values()):  # one order for all who leave for one reason
+            names = [name for name, why in decided.retire.items() if why == reason]
+            logger.info("%s leave: %s", ", ".join(names), reason)
+            self._chores.see_through(self._let_go([self._pilots[n] for n in names], reason))
         for shape, count in decided.submit.items():
             for _ in range(count):
                 self._chores.see_through(self._ask(shape))
