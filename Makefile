@@ -7,7 +7,7 @@ OLDEST := .venv-oldest
 # Most tests wait for other processes: two at a time are done in little more than half the time.
 WORKERS ?= 2
 
-.PHONY: demo test test-oldest test-schedulers test-browser bench lint wheel-test clean
+.PHONY: demo test test-oldest test-schedulers test-security test-browser bench lint wheel-test clean
 .DEFAULT_GOAL := demo
 
 $(STAMP): pyproject.toml
@@ -24,6 +24,9 @@ test: $(STAMP)      ## unit, conformance and integration tests on the local queu
 
 test-schedulers: $(STAMP)   ## bursts on a real Slurm and a real Grid Engine of this machine's own
 	@$(BIN)/python -m pytest tests/schedulers $(if $(LONG),,-m 'not long') $(PYTEST)
+
+test-security: $(STAMP)   ## attacks by another user of the machine, hostile input, fuzzing (LONG=1: with planted holes)
+	@LONG=$(LONG) $(BIN)/python -m pytest tests/security $(if $(LONG),,-m 'not long') $(PYTEST)
 
 test-browser: $(STAMP)  ## the pages that people see, in a headless Chromium
 	@command -v chromedriver >/dev/null || { test "$$(id -u)" = 0 && apt-get install --quiet --yes chromium chromium-driver; } || { echo "no browser here: apt-get install chromium chromium-driver"; exit 1; }

@@ -207,6 +207,7 @@ def test_the_way_from_elsewhere_is_srun_or_ssh_and_quotes_everything() -> None:
     assert command == "ssh -N -L '127.0.0.1:8888:/tmp/a b/s' -J login3.example.org n017"
 
 
+@pytest.mark.long
 def test_a_session_that_its_job_ends_leaves_nothing_and_opens_again(root: Path) -> None:
     """Walltime kill in the middle: the checkpoint waits, what was saved is there, it reopens."""
     desk = Desk(made(root), load_site())

@@ -318,18 +318,20 @@ def test_the_record_has_the_decision_and_the_digests(root: Path) -> None:
 
 
 SUSPENDING = """
-import sys
+import os
 from pathlib import Path
 from prefect import flow, task
 from pydantic import BaseModel
 from hpcburst_recipes import checkpoint
+
+KEPT = Path(os.environ["KEPT"])  # Prefect runs a copy of this file, in a folder that goes
 
 class Choice(BaseModel):
     threshold: float = 0.5
 
 @task(persist_result=True)
 def costly():
-    with open("computed", "a") as file:
+    with open(KEPT / "computed", "a") as file:
         file.write("x")
     return 41
 
@@ -337,7 +339,7 @@ def costly():
 def pipeline():
     value = costly()
     choice = checkpoint("suspended", Choice, show={"value": value}, wait="suspend")
-    Path("result").write_text(str(choice.threshold))
+    (KEPT / "result").write_text(str(choice.threshold))
 """
 
 
@@ -352,6 +354,7 @@ def execute(tmp_path: Path, root: Path, prefect_api: str) -> Callable[[UUID], st
         "PREFECT_API_URL": prefect_api,
         "PREFECT_LOCAL_STORAGE_PATH": str(storage),
         "DASK_HPCBURST__SHARED_ROOT": str(root),
+        "KEPT": str(tmp_path),
     }
     environ.pop("PREFECT_HOME", None)
 
@@ -377,7 +380,7 @@ def deployed(folder: Path) -> UUID:
         return client.create_flow_run_from_deployment(deployment).id
 
 
-@pytest.mark.parametrize("how", ["file", "form"])
+@pytest.mark.parametrize("how", ["file", pytest.param("form", marks=pytest.mark.long)])
 def test_a_suspended_flow_ends_its_process_and_comes_back_with_the_answer(
     root: Path, tmp_path: Path, execute: Callable[[UUID], str], how: str
 ) -> None:

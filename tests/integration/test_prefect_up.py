@@ -13,6 +13,8 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+from support.processes import wait_until
+
 pytestmark = pytest.mark.timeout(600)
 
 
@@ -84,5 +86,8 @@ def test_a_server_and_a_worker_come_and_go(hpcburst, environ, tmp_path):
     assert told["url"] in hpcburst("down")
     assert "nothing runs" in hpcburst("down")
     pids = [row["pid"] for row in (json.loads(before)["server"], json.loads(before)["worker"])]
-    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    wait_until(
+        lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids),
+        "the end of both processes, and that init has heard of it",
+    )
     assert (tmp_path / "data" / "hpcburst" / "prefect" / "prefect.db").exists()

@@ -143,6 +143,7 @@ def test_a_killed_job_is_followed_by_another_that_goes_on(site, steps, tmp_path)
     assert (tmp_path / "executed").read_text().split() == ["0", "1", "2"]
 
 
+@pytest.mark.long
 def test_a_job_that_dies_while_no_worker_watches_is_told(site, steps, tmp_path):
     """A worker is killed, then its job: the next worker adopts the job and reports the run as
     Crashed, with the job's number and log."""
@@ -216,6 +217,7 @@ def test_a_run_whose_job_waits_is_cancelled_in_seconds(busy, waiting, tmp_path):
     wait_until(lambda: not batch.alive, "the end of the job", 15)
 
 
+@pytest.mark.long
 def test_a_batch_system_that_is_down_crashes_no_run(busy, waiting, tmp_path):
     """While the batch system does not answer, runs wait, those in the queue and new ones; when it
     is back they go on. Many jobs are asked after by one command."""

@@ -16,6 +16,8 @@ MODES = ["direct", "zygote"]
 def variables(text: str) -> dict[str, str]:
     """What `env -0` wrote."""
     pairs = dict(row.split("=", 1) for row in text.split("\0") if row)
+    places = pairs["PATH"].split(":")  # the stand-in for conda is the executor's own offer
+    pairs["PATH"] = ":".join(place for place in places if "conda-standin" not in place)
     return {name: value for name, value in pairs.items() if name not in SHELLS_OWN}
 
 
@@ -51,6 +53,8 @@ rule seen:
     assert len(set(nodes.values())) == 1, "every name for the folder of temporary files is one"
     for name in NODES_OWN:
         assert seen["local"][0].pop(name)
+    differing = set(seen["direct"][0].items()) ^ set(seen["local"][0].items())
+    assert not differing
     assert seen["direct"] == seen["local"]
     (log,) = (path for path in tmp_path.rglob("*.log") if path.parent.name == "seen")
     assert log.read_text() == "", "no nested Snakemake wrote"

@@ -105,6 +105,7 @@ def test_a_queued_run_cancels_in_seconds(slurm, site, steps, tmp_path):
     slurm.cancel(*others)
 
 
+@pytest.mark.long
 def test_a_preempted_run_goes_on_in_a_second_job(slurm, site, steps, tmp_path):
     """Jobs of others push the flow's job out: it goes on in another one when there is room, and
     what was done is not done again."""
@@ -122,6 +123,7 @@ def test_a_preempted_run_goes_on_in_a_second_job(slurm, site, steps, tmp_path):
     assert (tmp_path / "executed").read_text().split() == ["0", "1", "2"]
 
 
+@pytest.mark.long
 def test_a_worker_that_starts_adopts_the_jobs_of_one_that_died(slurm, site, steps, tmp_path):
     """The worker is killed, then somebody cancels the job: the next worker tells of it, with
     Slurm's reason."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -36,9 +38,33 @@ CREDENTIALS = "executors/hpcburst/comms/credentials.py"
 CLUSTER = "executors/hpcburst/pools/cluster.py"
 FLEET = "executors/hpcburst/pools/fleet.py"
 PILOT = "executors/hpcburst/workers/pilot.py"
+GUESTS = "executors/hpcburst/workers/guests.py"
 ANSWERING = "recipes/hpcburst_recipes/checkpoints/answering.py"
 SERVER = "recipes/hpcburst_recipes/jupyter/server.py"
 HOUSE = "recipes/hpcburst_recipes/prefect_server/house.py"
+
+TRUSTING = """\
+        import ssl
+
+        class Security(Security):
+            def get_listen_args(self, role):
+                args = super().get_listen_args(role)
+                args["ssl_context"].verify_mode = ssl.CERT_NONE
+                return args
+
+        return Security(
+"""
+
+SHARED_SCRATCH = """\
+    folder = node_root / f"{SCRATCH_PREFIX}scratch-space"
+    folder.mkdir(exist_ok=True)
+    folder.chmod(0o777)
+"""
+
+OVERWRITE = """\
+            os.replace(aside, path)
+            open(aside, "w").close()
+"""
 
 HOLES = {
     "TLS is off": Hole(
@@ -55,13 +81,7 @@ HOLES = {
             (
                 CREDENTIALS,
                 "        return Security(\n",
-                "        import ssl\n\n"
-                "        class Security(Security):\n"
-                "            def get_listen_args(self, role):\n"
-                "                args = super().get_listen_args(role)\n"
-                "                args['ssl_context'].verify_mode = ssl.CERT_NONE\n"
-                "                return args\n\n"
-                "        return Security(\n",
+                TRUSTING,
             ),
         ),
         "test_pool.py -k certificate",
@@ -70,12 +90,10 @@ HOLES = {
         (
             (
                 STAGING,
-                "    folder = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir=node_root))"
-                "  # 0700, ours alone\n",
-                '    folder = node_root / f"{SCRATCH_PREFIX}scratch-space"\n'
-                "    folder.mkdir(exist_ok=True)\n"
-                "    folder.chmod(0o777)\n",
+                "    folder = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir=node_root))",
+                SHARED_SCRATCH,
             ),
+            (GUESTS, "    _check_private(folder)\n", ""),
         ),
         "test_pool.py -k folders",
     ),
@@ -108,15 +126,9 @@ HOLES = {
         "test_hostile_names.py -k job_script",
     ),
     "the last decision wins": Hole(
-        (
-            (
-                ANSWERING,
-                "            os.link(aside, path)\n",
-                "            os.replace(aside, path)\n            open(aside, 'w').close()\n",
-            ),
-        ),
+        ((ANSWERING, "            os.link(aside, path)\n", OVERWRITE),),
         "test_checkpoints.py -k 'once or replaced'",
-    ),  # fmt: skip
+    ),
     "anybody's answer counts": Hole(
         ((ANSWERING, "if found.st_uid != os.getuid() or not stat.S_ISREG", "if not stat.S_ISREG"),),
         "test_checkpoints.py -k somebody",
@@ -143,8 +155,6 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _suite(copy: Path, chosen: str) -> subprocess.CompletedProcess[str]:
     """Run tests of this suite on the copy."""
-    import shlex
-
     file, *words = shlex.split(chosen)
     argv = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
     return subprocess.run(
@@ -159,7 +169,7 @@ def _suite(copy: Path, chosen: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("kind", HOLES)
 def test_a_planted_hole_is_seen(copy: Path, tally, stranger, kind: str):
-    """Each of these holes, opened again, makes the suite fail: it watches what it says it does."""
+    """Each of these holes, opened again, lets an attack of the suite through, which says so."""
     hole = HOLES[kind]
     before = {name: (copy / name).read_text() for name, _, _ in hole.changes}
     try:
@@ -172,4 +182,5 @@ def test_a_planted_hole_is_seen(copy: Path, tally, stranger, kind: str):
         for name, text in before.items():
             (copy / name).write_text(text)
     assert done.returncode in (0, 1), done.stdout[-3000:] + done.stderr[-1000:]
-    tally.note("planted holes seen", kind, done.returncode == 0 and done.stdout[-2000:])
+    seen = re.search(r"(?m)^leaks: [1-9]", done.stdout)
+    tally.note("planted holes seen", kind, "" if seen else done.stdout[-2000:] or "nothing")

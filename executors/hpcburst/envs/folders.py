@@ -85,17 +85,12 @@ class Folders:
         """Make the folders that are not there; the root is made for its owner alone (0700).
 
         Raises:
-            EnvError: Everybody may write to the root.
+            EnvError: Everybody may write to the root or to a folder in it.
             OSError: A folder cannot be made.
         """
         if not self.root.exists():
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if self.root.stat().st_mode & stat.S_IWOTH:
-            raise EnvError(
-                f"Envs were to be kept in {self.root}",
-                "everybody may write there, and could put programs into them",
-                f"run `chmod o-w {self.root}`",
-            )
+        _check_closed(self.root)
         for folder in (
             self.locks,
             self.envs,
@@ -104,7 +99,8 @@ class Folders:
             self.machines,
             self.incoming,
         ):
-            folder.mkdir(exist_ok=True)
+            folder.mkdir(mode=0o775, exist_ok=True)
+            _check_closed(folder)
 
     def keep_spec(self, key: str, spec: EnvSpec) -> None:
         """Keep what was asked beside the lock: an env can be built again without its file.
@@ -154,6 +150,15 @@ class Folders:
 
     def _spec(self, key: str) -> Path:
         return self.locks / f"{key}.spec.json"
+
+
+def _check_closed(folder: Path) -> None:
+    if folder.stat().st_mode & stat.S_IWOTH:
+        raise EnvError(
+            f"Envs were to be kept in {folder}",
+            "everybody may write there, and could put programs into them",
+            f"run `chmod o-w {folder}`",
+        )
 
 
 def _digest(path: Path) -> str:

@@ -28,8 +28,11 @@ FLUSH_S = 0.5
 
 HOLD_S = 0.5
 """A failure is told so much later. Who ends a job signals every process in it, and a body may die
-of that, or of a child's death, before the pilot hears of it: then the task did not fail, it was
-lost with the pilot, and saying nothing lets the driver send it again."""
+of that before the pilot hears of it: then the task did not fail, it was lost with the pilot, and
+saying nothing lets the driver send it again."""
+
+HOLD_RAISED_S = 0.1
+"""The same for what a body raised, perhaps for a child's death: it lived on for a while itself."""
 
 CERTAIN = frozenset({Fault.ARGUMENTS, Fault.RESULT, Fault.TIMEOUT})
 """Faults that no signal from outside can cause."""
@@ -117,8 +120,9 @@ class Session:
         failure = outcome.failure
         if failure is None or failure.fault in CERTAIN or cancelled.is_set():
             return True
+        hold_s = HOLD_RAISED_S if failure.fault is Fault.RAISED else HOLD_S
         with suppress(TimeoutError):
-            async with asyncio.timeout(HOLD_S):
+            async with asyncio.timeout(hold_s):
                 await self._ending.told.wait()
         return not self._ending.told.is_set()
 

@@ -152,6 +152,7 @@ def _prefect_settings(folder: Path) -> None:
             "PREFECT_SERVER_API_AUTH_STRING": password,
             "PREFECT_API_AUTH_STRING": password,
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # slow disks, busy machines
             "PREFECT_LOGGING_LEVEL": "WARNING",
         }
     )
