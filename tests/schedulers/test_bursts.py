@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -198,6 +199,46 @@ def test_a_submit_command_that_fails_three_times_does_no_harm(system, driver, tm
         burst.launch(2, 0.1)
         no_error(burst.wait())
     assert int((tmp_path / "count").read_text()) >= 4
+
+
+NOTES = """#!/bin/sh
+echo {name} >> {calls}
+PATH={path} exec {name} "$@"
+"""
+
+
+@pytest.mark.long
+def test_few_questions_are_asked(slurm, driver, tmp_path):
+    """A burst, and a minute in a full queue: the calls that administrators are told of, no more."""
+    folder, calls, path = tmp_path / "bin", tmp_path / "calls", os.environ["PATH"]
+    folder.mkdir()
+    for name in ("sbatch", "squeue", "sinfo", "scancel"):
+        (folder / name).write_text(NOTES.format(name=name, calls=calls, path=path))
+        (folder / name).chmod(0o755)
+
+    def asked():
+        counts = Counter(calls.read_text().split())
+        calls.write_text("")
+        return counts
+
+    try:
+        with driver(slurm, path=f"{folder}:{path}", **{"status-interval": "60s"}) as burst:
+            burst.launch(40, 1)
+            no_error(burst.wait())
+            wait_until(lambda: not jobs_of(slurm), "the end of the jobs", 60)
+            in_burst = asked()
+            full = slurm.fill(*(f"n{number}" for number in range(1, 9)))
+            burst.launch(4, 1)
+            time.sleep(60)
+            in_queue = asked()
+            slurm.cancel(*full)
+            no_error(burst.wait())
+    finally:
+        slurm.reset()
+    print(f"in a burst: {dict(in_burst)}; in a minute of waiting: {dict(in_queue)}")
+    assert in_burst["squeue"] - in_burst["sbatch"] <= 8  # each job asks for its own limit once
+    assert in_queue["squeue"] <= 6 + 3  # states every ten seconds at first; gaps twice a minute
+    assert in_queue["sinfo"] <= 3
 
 
 @pytest.mark.long
