@@ -228,12 +228,13 @@ def test_the_active_env_and_settings_do_not_reach_the_tool(bench, monkeypatch, t
 
 
 SECOND = """
-import asyncio, sys
+import asyncio, os, sys
 from rattler import LockFile, install
 lock = LockFile.from_path(sys.argv[1])
 packages = lock.default_environment().packages(lock.platforms()[0])
 records = [package.repo_data_record() for package in packages]
 asyncio.run(install(records, target_prefix=sys.argv[2], cache_dir=sys.argv[3]))
+os._exit(0)  # rattler's threads now and then crash an interpreter that ends beside them
 """
 
 

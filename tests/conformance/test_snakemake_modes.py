@@ -109,7 +109,7 @@ def test_benchmarks_have_the_same_columns_and_rows(ran: Callable[[str], Ran], mo
     assert len(rows) == len(expected) == 3
     for row in rows[1:]:
         of_row = dict(zip(rows[0].split("\t"), row.split("\t"), strict=True))
-        assert float(of_row["s"]) > 0
+        assert 0 <= float(of_row["s"]) < 60  # a quick rule may take less than it can tell
         assert of_row["rule_name"] == "measured"
 
 

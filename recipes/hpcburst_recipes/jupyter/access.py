@@ -129,10 +129,7 @@ class Tunnel:
             loop.run_forever()
         finally:
             server.close()
-            tasks = asyncio.all_tasks(loop)
-            for task in tasks:
-                task.cancel()
-            loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+            loop.run_until_complete(_end_tasks())
             loop.close()
 
     async def _join(self, near: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
@@ -164,3 +161,11 @@ async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> Non
             sink.write(block)
             await sink.drain()
     sink.close()
+
+
+async def _end_tasks() -> None:
+    """End what still goes on in this loop."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
